@@ -49,7 +49,7 @@ timeout granularity 1 ns (5.11) or  1 ms       1 us       1 ns            1 ns
 regular file        EPERM           ready      ready      ready           ready
 two-queue files     yes             yes        yes        yes             POLLNVAL at poll()
 (O_RDWR FIFO, pty)
-POLLRDHUP, POLLPRI  yes             yes        no         EV_EOF / no     yes
+POLLRDHUP, POLLPRI  yes             yes        no / yes   EV_EOF / no     yes
 can be nested       yes             no         no         yes             no
 (`fileno()`)
 =================== =============== ========== ========== =============== ====================
@@ -59,6 +59,8 @@ can be nested       yes             no         no         yes             no
     answers there, or reported as `POLLNVAL` at the next `poll()` where it does not (aio).
 *   epoll keys a registration by (number, open file).  A number that is closed while a duplicate
     keeps its file open goes on reporting; see tests/test_epoll_facts.py.
+*   poll and select watch numbers: one that is closed while registered and opened again before
+    the next poll() goes on being watched, with its new file.
 *   aio holds a reference to an armed file.  `unregister()` drops it by io_cancel, which walks a
     list of all armed polls: closing thousands of *idle* sockets at once is cheaper if each is
     `shutdown()` first, as the poll has then completed by itself.
@@ -189,7 +191,10 @@ class Poller(Protocol):
         """Forget `fd`.  Raises FileNotFoundError where it was not registered."""
 
     def poll(self, timeout: float | None = None, max_events: int = MAX_EVENTS) -> Events:
-        """Wait up to `timeout` seconds; return [(fd, ready bits)], at most `max_events` of them."""
+        """Wait up to `timeout` seconds; return up to `max_events` pairs of (fd, ready bits).
+
+        Raises ValueError for `max_events` below 1.
+        """
 
     def wake(self) -> None:
         """Make poll() return.  Thread-safe and signal-safe."""
@@ -208,15 +213,21 @@ class Poller(Protocol):
 def check_registration(
     fd: int, interest: int, edge: bool, oneshot: bool, capabilities: Capability, name: str
 ) -> None:
-    """Raise what `Poller.register` promises for arguments that are wrong before any kernel call."""
+    """Raise what `Poller.register` promises for arguments that no kernel has to judge."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if not interest or interest & ~INTEREST:
-        raise ValueError(f"interest must be a non-empty subset of {INTEREST:#x}, not {interest:#x}")
+        raise ValueError(f"interest must be some bits of {INTEREST:#x}, not {interest:#x}")
     if edge and not capabilities & Capability.EDGE:
         raise ValueError(f"{name} has no edge-triggered mode")
     if oneshot and not capabilities & Capability.ONESHOT:
         raise ValueError(f"{name} has no one-shot mode")
+
+
+def check_max_events(max_events: int) -> None:
+    """Raise ValueError unless a poll() may return something."""
+    if max_events < 1:
+        raise ValueError(f"max_events must be at least 1, not {max_events}")
 
 
 class Adapter:

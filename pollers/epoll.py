@@ -19,14 +19,26 @@ epoll's design errors have a file of their own: tests/test_epoll_facts.py.
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import select
 import struct
+import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pollers.base import MAX_EVENTS, Adapter, Capability, Events, check_registration
+from pollers.base import (
+    MAX_EVENTS,
+    Adapter,
+    Capability,
+    Events,
+    check_max_events,
+    check_registration,
+)
 from pollers.syscall import MACHINE, Timespec, syscall
 from pollers.wakeup import Wakeup
+
+assert not TYPE_CHECKING or sys.platform == "linux"
 
 NR_EPOLL_PWAIT2: Final = 441  # the same number on every architecture
 
@@ -73,10 +85,13 @@ class EpollPoller(Adapter):
         self.counters.kernel_calls += 1
 
     def unregister(self, fd: int) -> None:
+        if fd < 0:  # CPython would raise ValueError
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._epoll.unregister(fd)
         self.counters.kernel_calls += 1
 
     def poll(self, timeout: float | None = None, max_events: int = MAX_EVENTS) -> Events:
+        check_max_events(max_events)  # CPython takes -1 for FD_SETSIZE - 1
         if timeout is None or timeout > LONGEST:
             events = self._wait(None, max_events)
         elif timeout <= 0:
@@ -117,7 +132,7 @@ class EpollPoller(Adapter):
 
     def _without_wake(self, events: Events) -> Events:
         self._wakeup.clear()
-        self.counters.kernel_calls += 1
+        self.counters.kernel_calls += 2  # the write that woke us, and the read
         fd = self._wakeup.fd
         return [event for event in events if event[0] != fd]
 

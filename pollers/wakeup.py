@@ -15,6 +15,7 @@ Facts
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 
@@ -24,7 +25,7 @@ class Wakeup:
     __slots__ = ("_lock", "_write_fd", "fd", "pending")
 
     def __init__(self) -> None:
-        if hasattr(os, "eventfd"):
+        if sys.platform == "linux":
             self.fd = self._write_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
             self.fd, self._write_fd = os.pipe()  # close-on-exec since PEP 446
@@ -37,9 +38,9 @@ class Wakeup:
     def set(self) -> None:
         """Make the fd readable.  From any thread and from signal handlers."""
         with self._lock:
+            if self._write_fd < 0:
+                raise ValueError("operation on a closed poller")
             if not self.pending:
-                if self._write_fd < 0:
-                    raise ValueError("operation on a closed poller")
                 self.pending = True
                 os.write(self._write_fd, (1).to_bytes(8, "little"))
 

@@ -1,0 +1,98 @@
+"""Which pollers work here, and whether the limits allow 10,000 connections."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from pollers import limits, registry
+from pollers.base import Capability
+
+EPILOG = """exit status: 0 if every poller that this platform should have works and every limit
+is high enough, 1 if not, 2 for a wrong command line"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pollers", description=__doc__, epilog=EPILOG)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+
+    adapters = registry.probe_all()
+    found = limits.read()
+    if options.json:
+        report = {
+            "schema": 1,
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "pollers": [adapter.as_dict() for adapter in adapters],
+            "connections": limits.CONNECTIONS,
+            "limits": [limit.as_dict() for limit in found],
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        _show(adapters, found)
+    missing = any(adapter.expected and not adapter.available for adapter in adapters)
+    low = any(not limit.enough for limit in found)
+    return 1 if missing or low else 0
+
+
+def _show(adapters: list[registry.Availability], found: list[limits.Limit]) -> None:
+    console = Console(highlight=False)
+    table = Table(title=f"Pollers on {platform.platform()}", title_justify="left")
+    table.add_column("poller", no_wrap=True)
+    table.add_column("works", no_wrap=True)
+    table.add_column("beyond the contract")
+    table.add_column("note, or why not", ratio=1)
+    for adapter in adapters:
+        table.add_row(
+            adapter.name,
+            _works(adapter),
+            _capabilities(adapter.capabilities),
+            adapter.note if adapter.available else adapter.reason,
+        )
+    console.print(table)
+
+    table = Table(title=f"Limits, for {limits.CONNECTIONS:,} connections", title_justify="left")
+    table.add_column("limit", no_wrap=True)
+    table.add_column("is", justify="right", no_wrap=True)
+    table.add_column("needs", justify="right", no_wrap=True)
+    table.add_column("enough", no_wrap=True)
+    table.add_column("what runs out", ratio=1)
+    for limit in found:
+        table.add_row(
+            limit.name,
+            _number(limit.value),
+            _number(limit.need),
+            "yes" if limit.enough else "NO",
+            limit.meaning,
+        )
+    console.print(table)
+    # Outside the table and never wrapped, so that a command can be copied.
+    for limit in found:
+        if not limit.enough:
+            console.print(f"{limit.name} is too low: {limit.remedy}", soft_wrap=True, markup=False)
+
+
+def _works(adapter: registry.Availability) -> str:
+    if adapter.available:
+        return "emulated" if adapter.emulated else "yes"
+    return "NO" if adapter.expected else "not here"
+
+
+def _capabilities(capabilities: Capability) -> str:
+    return ", ".join(c.name.lower() for c in Capability if c & capabilities and c.name)
+
+
+def _number(value: int | None) -> str:
+    if value is None:
+        return "unknown"
+    return "unlimited" if value == sys.maxsize else f"{value:,}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
