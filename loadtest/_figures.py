@@ -1,0 +1,95 @@
+"""From what the swarms and the server said to the figures that are reported.  Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from loadtest._histogram import Histogram
+
+#: A core's share from which on a process was limited by it.
+SATURATED: Final = 0.9
+
+
+def merged(parts: list[dict[str, Any]]) -> Histogram:
+    """The sum of histograms as they came in lines."""
+    total = Histogram()
+    for part in parts:
+        total.add(Histogram.from_json(part))
+    return total
+
+
+def throughput(window: list[dict[str, Any]]) -> float:
+    """Messages a second of all swarms, each over its own window."""
+    rates = (float(line["messages"] / (line["until"] - line["from"])) for line in window)
+    return sum(rates)
+
+
+def fairness_of(window: list[dict[str, Any]]) -> dict[str, float]:
+    """The fairness of one swarm; of several the extremes, and medians and indices averaged."""
+    parts = [line["fairness"] for line in window]
+    return {
+        "min": min(part["min"] for part in parts),
+        "median": sum(part["median"] for part in parts) / len(parts),
+        "max": max(part["max"] for part in parts),
+        "jain": sum(part["jain"] for part in parts) / len(parts),
+    }
+
+
+def bound(server: float | None, client: float) -> str | None:
+    """Who was the bottleneck, from the share of a core that each used; None: unknown."""
+    if server is not None and server >= SATURATED:
+        return "server"
+    if client >= SATURATED:
+        return "client"
+    return None if server is None else "host"
+
+
+def server_figures(before: dict[str, Any], after: dict[str, Any], rate: float) -> dict[str, Any]:
+    """What the server spent between two lines of counters, at `rate` messages a second."""
+
+    def spent(name: str) -> float:
+        return float(after[name] - before[name])
+
+    span = after["monotonic"] - before["monotonic"]
+    messages = rate * span
+    counted = before.get("kernel_calls") is not None and after.get("kernel_calls") is not None
+    figures: dict[str, Any] = {
+        "user_cpu_us_per_message": spent("user_cpu") * 1e6 / messages if messages else None,
+        "system_cpu_us_per_message": spent("system_cpu") * 1e6 / messages if messages else None,
+        "cpu_share": (spent("user_cpu") + spent("system_cpu")) / span,
+        "voluntary_switches": int(spent("voluntary_switches")),
+        "involuntary_switches": int(spent("involuntary_switches")),
+        "stalls": int(spent("stalls")),
+        "kernel_calls_per_message": spent("kernel_calls") / messages
+        if counted and messages
+        else None,
+        "events_per_wakeup_mean": None,
+        "events_per_wakeup": None,
+        "rearms": None,
+    }
+    first, last = before.get("poller"), after.get("poller")
+    if first and last:
+        sizes = {
+            bucket: count - first["events_per_wakeup"].get(bucket, 0)
+            for bucket, count in last["events_per_wakeup"].items()
+        }
+        polls = last["polls"] - first["polls"]
+        figures["events_per_wakeup"] = {bucket: n for bucket, n in sizes.items() if n}
+        figures["events_per_wakeup_mean"] = (
+            (last["events"] - first["events"]) / polls if polls else None
+        )
+        figures["rearms"] = last["rearms"] - first["rearms"]
+    return figures
+
+
+def summary(result: dict[str, Any]) -> str:
+    """A measurement in one line."""
+    service = result["latency"]["service"]
+    line = (
+        f"measured {result['seconds']:.1f} s: {result['throughput']:.0f} messages/s, "
+        f"p50 {service['p50']:.0f} us, p99 {service['p99']:.0f} us, "
+        f"p99.9 {service['p99.9']:.0f} us, {sum(result['errors'].values())} errors"
+    )
+    if result["server"]:
+        line += f"; server {result['server']['cpu_share']:.0%} of a core"
+    return f"{line}; swarm {result['client']['cpu_share']:.0%} of a core; bound: {result['bound']}"

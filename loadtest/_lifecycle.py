@@ -1,0 +1,177 @@
+"""What happens around a test, whatever it loads: server started, verified, watched, stopped.
+
+Facts about Locust's events (2.47)
+----------------------------------
+*   `test_start` is fired on a local runner, on a master and on each worker; the master fires it
+    before it tells the workers, with `environment.host` in what it tells them.  So the master
+    starts the one server and sets `host`, and every user finds the address in `self.host`.
+*   An exception in a listener is logged with a traceback and the test goes on.  GreenletExit ends
+    the starting greenlet in silence, after one line of ours.
+*   `test_stop` comes after the users of a local runner have stopped, but when a master *quits*, it
+    comes before the workers are told.  There the server is stopped at `quitting`.
+*   `quit` comes last, whatever happened: nothing started here is left running after it.
+*   `environment.process_exit_code` wins over Locust's own idea of the exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import gevent
+from locust import events
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtest import _options, _stats
+from loadtest._options import BadOption, Options
+from loadtest._server import ServerError, ServerUnavailable
+from loadtest._sources import parse_url
+from loadtest._testrun import TestRun, end, own_urls
+from pollers.limits import OTHER_FDS, raise_nofile
+
+logger = logging.getLogger(__name__)
+
+#: A worker's message to its master: the test cannot go on.
+ABORT: Final = "pollmark_abort"
+#: The user class that runs in helper processes, and that runs only where it is named.
+SWARM: Final = "EchoSwarm"
+#: Exit codes: what was asked for cannot run; something broke while it ran.
+CANNOT_RUN, BROKE = 2, 1
+
+
+_tests: WeakKeyDictionary[Environment, TestRun] = WeakKeyDictionary()
+
+
+def current(environment: Environment) -> TestRun:
+    """The test that is running.  Raises KeyError before there was one."""
+    return _tests[environment]
+
+
+def abort(environment: Environment, why: str, code: int) -> None:
+    """End the test, and Locust unless it has a web UI, with one line and an exit code."""
+    runner = environment.runner
+    assert runner is not None
+    if isinstance(runner, WorkerRunner):
+        runner.send_message(ABORT, {"why": why, "code": code})
+        return
+    if environment.process_exit_code:  # what follows from the first failure is no news
+        return
+    logger.error("%s", why)
+    environment.process_exit_code = code
+    runner.log_exception("local", why, why)
+    if environment in _tests:
+        kind = "unavailable" if code == CANNOT_RUN else "failed"
+        _tests[environment].write({kind: why})
+    gevent.spawn(end, environment)
+
+
+def check(environment: Environment, options: Options) -> None:
+    """Raise BadOption for what the runner and the limits make impossible."""
+    runner: Any = environment.runner
+    names = [user.__name__ for user in environment.user_classes]
+    if options.measurement_out and (isinstance(runner, MasterRunner) or SWARM not in names):
+        raise BadOption(
+            f"--measurement-out measures {SWARM} in one Locust process: name it, "
+            "and leave out --processes, --master and --worker"
+        )
+    if environment.host and environment.host not in own_urls:
+        try:
+            parse_url(environment.host)
+        except ValueError as error:
+            raise BadOption(f"--host {error}") from error
+    nofile, _ = raise_nofile()
+    largest = nofile - OTHER_FDS
+    if len(names) != 1:
+        return
+    each = options.connections if names == [SWARM] else 1
+    nodes = runner.worker_count if isinstance(runner, MasterRunner) else 1
+    users = runner.target_user_count
+    in_one = each if names == [SWARM] else math.ceil(users / max(nodes, 1))
+    whole = 0 if environment.host else users * each / options.workers
+    if in_one > largest or whole > largest:
+        raise BadOption(
+            f"{max(in_one, math.ceil(whole))} connections do not fit in one process's {nofile} "
+            f"file descriptors: use at most {largest}, or raise the limit as root before "
+            f"(prlimit --pid $$ --nofile={max(in_one, math.ceil(whole)) + OTHER_FDS})"
+        )
+
+
+def install() -> None:
+    """Register the listeners, once, however many locustfiles call it."""
+    _stats.install()
+    hooks: dict[Any, Any] = {
+        events.init_command_line_parser: _options.add,
+        events.init: _on_init,
+        events.test_start: _on_test_start,
+        events.spawning_complete: _on_spawning_complete,
+        events.test_stopping: _on_test_stopping,
+        events.test_stop: _on_test_stop,
+        events.quitting: _on_quitting,
+        events.quit: _on_quit,
+    }
+    for hook, listener in hooks.items():
+        if listener not in hook._handlers:
+            hook.add_listener(listener)
+
+
+def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
+    options: Any = environment.parsed_options
+    if not options.user_classes and not options.class_picker:
+        named = [user for user in environment.user_classes if user.__name__ != SWARM]
+        environment.user_classes[:] = named or environment.user_classes
+    if isinstance(runner, MasterRunner):
+        runner.register_message(
+            ABORT, lambda environment, msg: abort(environment, msg.data["why"], msg.data["code"])
+        )
+
+
+def _on_test_start(environment: Environment, **_: Any) -> None:
+    environment.process_exit_code = None
+    try:
+        options = _options.read(environment.parsed_options)  # type: ignore[arg-type]
+        _tests[environment] = test = TestRun(
+            environment, options, lambda why: abort(environment, why, BROKE)
+        )
+        if not isinstance(environment.runner, WorkerRunner):
+            check(environment, options)
+        else:
+            raise_nofile()
+        test.start()
+    except (BadOption, ServerError) as error:
+        bad = isinstance(error, BadOption | ServerUnavailable)
+        abort(environment, str(error), CANNOT_RUN if bad else BROKE)
+        raise gevent.GreenletExit from error
+
+
+def _on_spawning_complete(user_count: int, **_: Any) -> None:
+    for environment, test in list(_tests.items()):
+        if test.local:
+            assert environment.runner is not None
+            test.begin_measurement(environment.runner.user_classes_count.get(SWARM, 0))
+
+
+def _on_test_stopping(environment: Environment, **_: Any) -> None:
+    if environment in _tests:
+        _tests[environment].end_measurement()
+
+
+def _on_test_stop(environment: Environment, **_: Any) -> None:
+    test, runner = _tests.get(environment), environment.runner
+    if test is None:
+        return
+    test.unpin()
+    if not isinstance(runner, MasterRunner) or runner.user_count == 0:
+        test.stop_server()
+
+
+def _on_quitting(environment: Environment, **_: Any) -> None:
+    if environment in _tests and isinstance(environment.runner, MasterRunner):
+        _tests[environment].stop_server()
+
+
+def _on_quit(**_: Any) -> None:
+    for test in list(_tests.values()):
+        test.stop_server()

@@ -1,0 +1,163 @@
+"""One test on one node: its server, its pinning and its measurement, from start to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import gevent
+import psutil
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtest import _measurement
+from loadtest._figures import summary
+from loadtest._measurement import Measurement, MeasurementError
+from loadtest._options import Options
+from loadtest._server import Server, ServerError, command, verify
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for a measurement to end when the test is stopped.
+END_TIMEOUT: Final = 15.0
+
+Fail: TypeAlias = Callable[[str], None]
+
+#: Addresses of servers that were started here: the web form may send one back after its end.
+own_urls: set[str] = set()
+
+
+class TestRun:
+    """One test on one node, from its start to its stop."""
+
+    def __init__(self, environment: Environment, options: Options, fail: Fail) -> None:
+        """`fail` ends the test, with one line."""
+        self.environment = environment
+        self.options = options
+        self._fail = fail
+        self.server: Server | None = None
+        self.measurement: Measurement | None = None
+        self.measuring: gevent.Greenlet | None = None
+        self._affinity: list[int] = []
+        self._given_host = environment.host
+        self._swarms = 0
+        self._written = False
+
+    @property
+    def local(self) -> bool:
+        """Whether this node both owns the server and runs the users."""
+        return not isinstance(self.environment.runner, MasterRunner | WorkerRunner)
+
+    def start(self) -> None:
+        """Start and verify the server, or verify the one that runs.  Raises ServerError."""
+        if isinstance(self.environment.runner, WorkerRunner):
+            self._pin()
+            return
+        if self._given_host in own_urls:  # left over in the web form from the last test
+            self._given_host = None
+        rss_empty = None
+        if self._given_host:
+            verify(self._given_host)
+        else:
+            self.server = Server(command(self.options), self._fail)
+            ready = self.server.start()
+            own_urls.add(self.server.url)
+            verify(self.server.url)
+            self.environment.host = self.server.url
+            rss_empty = self.server.rss_kib()
+            logger.info(
+                "server under test: %s on %s, %s/%s/%s%s, pid %s",
+                ready["server"],
+                ready["url"],
+                ready["loop"],
+                ready["poller"],
+                ready["backend"],
+                " (emulated)" if ready["emulated"] else "",
+                ready["pid"],
+            )
+        if self.local:
+            self.measurement = Measurement(self.options, self.server, rss_empty)
+            self._pin()
+
+    def next_core(self) -> int | None:
+        """The core for the next swarm's helper."""
+        cores = self.options.load_cpus
+        self._swarms += 1
+        return cores[(self._swarms - 1) % len(cores)] if cores else None
+
+    def begin_measurement(self, swarms: int) -> None:
+        """All users were spawned: measure, if any of them are swarms of this node."""
+        if self.measurement and swarms and self.measuring is None:
+            self.measuring = gevent.spawn(self._measure, self.measurement, swarms)
+
+    def end_measurement(self) -> None:
+        """The users are about to be stopped."""
+        if self.measurement and self.measuring:
+            self.measurement.stop()
+            if self.measuring is not gevent.getcurrent():
+                self.measuring.join(END_TIMEOUT if not self.options.measure else 0)
+                self.measuring.kill()
+            self.write({"failed": "the test was stopped before the measurement was complete"})
+
+    def stop_server(self) -> None:
+        """Stop the server that was started here, and say what it did.  May be repeated."""
+        server, self.server = self.server, None
+        if server is None:
+            return
+        counters = server.stop()
+        self.environment.host = self._given_host
+        if counters:
+            logger.info(
+                "server stopped: %d connections, %.2f s of user and %.2f s of system CPU, "
+                "%d resets, %d stalls",
+                counters["accepted"],
+                counters["user_cpu"],
+                counters["system_cpu"],
+                counters["resets"],
+                counters["stalls"],
+            )
+
+    def unpin(self) -> None:
+        """Let Locust run on every core again."""
+        if self._affinity:
+            psutil.Process().cpu_affinity(self._affinity)
+            self._affinity = []
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Write the measurement's file, if one is wanted and none was written yet."""
+        path = self.options.measurement_out
+        if not path or self._written or isinstance(self.environment.runner, WorkerRunner):
+            return
+        self._written = True
+        try:
+            _measurement.write(path, {"cell": self.options.cell(), **result})
+        except OSError as error:
+            logger.error("the measurement cannot be written to %s: %s", path, error.strerror)
+            self.environment.process_exit_code = 1
+
+    def _pin(self) -> None:
+        if self.options.load_cpus:
+            process = psutil.Process()
+            self._affinity = process.cpu_affinity() or []
+            process.cpu_affinity(self.options.load_cpus)
+
+    def _measure(self, measurement: Measurement, swarms: int) -> None:
+        try:
+            result = measurement.run(swarms)
+        except (MeasurementError, ServerError) as error:
+            self._fail(str(error))
+            return
+        self.write(result)
+        logger.info("%s", summary(result))
+        if self.options.measure:
+            gevent.spawn(end, self.environment)
+
+
+def end(environment: Environment) -> None:
+    """Stop the test, and Locust with it unless it has a web UI to go on with."""
+    assert environment.runner is not None
+    if environment.web_ui is None:
+        environment.runner.quit()
+    else:
+        environment.runner.stop()
