@@ -132,9 +132,10 @@ class Registration:
 def registration(interest: int, edge: bool, oneshot: bool, dialect: Dialect) -> Registration:
     """The filters that watch for `interest`.
 
-    Raises OSError(EOPNOTSUPP) for POLLPRI, of which EVFILT_READ and EVFILT_WRITE know nothing.
+    No filter that all systems have tells urgent data: POLLPRI is never reported, and raises
+    OSError(EOPNOTSUPP) where it is all that is asked for.
     """
-    if interest & POLLPRI:
+    if interest == POLLPRI:
         raise OSError(
             errno.EOPNOTSUPP, "kqueue cannot watch for POLLPRI (urgent data); use poll or select"
         )

@@ -75,15 +75,16 @@ def open_kqueue() -> Opened:
     if sys.platform == "linux":
         from pollers import libkqueue
 
-        return Opened(libkqueue.kqueue(), libkqueue.kevent, libkqueue.DIALECT, emulated=True)
-    else:  # noqa: RET505: the type checker leaves out a branch, not what follows one
-        if not hasattr(select, "kqueue"):
+        opened = Opened(libkqueue.kqueue(), libkqueue.kevent, libkqueue.DIALECT, emulated=True)
+    else:
+        if getattr(select, "kqueue", None) is None:
             raise OSError(
                 "this Python has no select.kqueue (gevent's monkey patching removes it); "
                 "use a process of its own, or another poller"
             )
         here = [d for name, d in kevents.DIALECTS.items() if sys.platform.startswith(name)]
-        return Opened(select.kqueue(), select.kevent, here[0] if here else kevents.OTHER)
+        opened = Opened(select.kqueue(), select.kevent, here[0] if here else kevents.OTHER)
+    return opened
 
 
 class KqueuePoller(Adapter):
@@ -138,10 +139,8 @@ class KqueuePoller(Adapter):
         changes = kevents.replaced(fd, old, new)
         errors = self._change(changes)
         if any(errors):
-            undo_errors = self._change(kevents.undone(changes, errors, old))
-            if any(undo_errors) or errno.ENOENT in errors or errno.EBADF in errors:
-                # The fd was closed, or not even the old state can be had: no registration is
-                # the one thing left that both sides can agree on.
+            if any(self._change(kevents.undone(changes, errors, old))):
+                # Nothing at all is the one thing left that both sides can agree on.
                 self._change(kevents.deleted(fd, {**old.filters, **new.filters}))
                 self._leave(fd)
             raise _first(errors)

@@ -49,6 +49,8 @@ DIFFERENCES: Final[dict[str, str]] = {
     "two filters, few events": "libkqueue takes max_events fds from epoll and drops what then "
     "does not fit, as an fd with two filters is two events: their turn comes late, and "
     "edge-triggered ones are lost",
+    "socket error": "libkqueue asks for SO_ERROR to put it into fflags, which clears it: the "
+    "socket then reads end of file, where a kernel leaves ECONNRESET or ECONNREFUSED to be read",
     "half-close with data left": "deleting the write filter of an fd drops EPOLLRDHUP from its "
     "read filter: a half-close then shows when the data is read",
     "POLLRDHUP alone": "libkqueue hides data by SO_RCVLOWAT, which AF_UNIX sockets ignore: they "
@@ -181,10 +183,12 @@ class kqueue:
             change.data,
             change.udata,
         )
-        ctypes.set_errno(0)
-        if self._library.kevent(self._fd, ctypes.byref(bare), 1, None, 0, None) >= 0:
-            return 0
-        return ctypes.get_errno() or errno.EINVAL
+        before = ctypes.set_errno(0)
+        result = self._library.kevent(self._fd, ctypes.byref(bare), 1, None, 0, None)
+        # Put back what was there: a signal's handler that wakes may run where _wait() has yet
+        # to read its own.
+        error = ctypes.set_errno(before)
+        return 0 if result >= 0 else error or errno.EINVAL
 
     def _wait(self, max_events: int, timeout: float | None) -> Sequence[kevent]:
         if timeout is not None and timeout < 0:
