@@ -1,0 +1,237 @@
+"""`python -m loadtest compare`: which poller or loop serves best on this machine, and why.
+
+Exit codes: 0 where something was compared, 1 where nothing could be, 2 for what was asked wrongly
+(one line on stderr says what, why and what to do), 130 after Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from loadtest import _analyse, _cells, _compare, _environment, _results, _terminal
+from loadtest._options import LARGEST_MESSAGE
+from pollers import system
+from pollers.limits import CONNECTIONS, raise_nofile
+
+#: What --quick and the default choose, unless an option says otherwise.  Times are seconds.
+QUICK: Final = {
+    "rounds": 3,
+    "connections": 900,
+    "loads": "busy",
+    "warmup": 0.4,
+    "measure": 0.5,
+    "budget": 88.0,
+}
+DEFAULT: Final = {
+    "rounds": 5,
+    "connections": CONNECTIONS,
+    "loads": "busy,idle",
+    "warmup": 1.0,
+    "measure": 1.0,
+    "budget": 470.0,
+}
+#: Seconds of the budget that are kept for stopping, analysing and writing.
+RESERVE: Final = 8.0
+OK, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
+
+
+class BadInput(ValueError):
+    """What was asked cannot be; `str()` is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return the exit code."""
+    started = time.monotonic()
+    parsed = parser().parse_args(arguments)
+    try:
+        code: int = parsed.command(parsed, started)
+    except (BadInput, _cells.Unknown) as error:
+        print(f"loadtest {parsed.name}: {error}", file=sys.stderr)
+        return BAD
+    except KeyboardInterrupt:
+        print(f"loadtest {parsed.name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__.splitlines()[0])
+    commands = made.add_subparsers(required=True, metavar="command")
+    compare = commands.add_parser(
+        "compare",
+        help="measure every loop and poller, interleaved, and report",
+        description="Measures every loop and poller with fresh servers in interleaved rounds.",
+        epilog=f"Rows: {', '.join(row.key for row in _cells.ROWS)}; also a loop's name.",
+    )
+    compare.set_defaults(command=run_compare, name="compare")
+    add = compare.add_argument
+    add("workload", nargs="?", choices=("echo",), default="echo", help="what is served (echo)")
+    add("--quick", action="store_true", help="900 connections, all active, 3 rounds, 90 seconds")
+    add("--rounds", type=_whole(1), help="measurements of each cell (5; quick: 3)")
+    add("--connections", type=_whole(1), help="10,000, or the most that fit; quick: 900")
+    add("--size", type=_whole(1, LARGEST_MESSAGE), default=64, help="bytes of a message (64)")
+    add("--only", type=_names, default=[], metavar="ROW,...", help="these rows (and epoll, A/A)")
+    add("--skip", type=_names, default=[], metavar="ROW,...", help="all rows but these")
+    add("--loads", help=f"of {', '.join(_cells.LOADS)} (busy,idle; quick: busy)")
+    add("--seed", type=int, help="decides the order of measurements (random)")
+    add("--out", type=Path, default=Path("report"), metavar="DIR", help="for the results (report)")
+    add("--warmup", type=_seconds, metavar="S", help="longest warm-up (1; quick: 0.4)")
+    add("--measure", type=_seconds, metavar="S", help="measured window (1; quick: 0.5)")
+    add("--server-cpu", default="auto", metavar="N", help="the server's core; auto, none")
+    add("--load-cpu", default="auto", metavar="N", help="the load's core; auto, none")
+    add("--budget", type=_seconds, metavar="S", help="when to have ended (470; quick: 88)")
+    return made
+
+
+def run_compare(parsed: argparse.Namespace, started: float) -> int:
+    """The subcommand `compare`."""
+    chosen = QUICK if parsed.quick else DEFAULT
+    options = {name: _given(parsed, name, chosen) for name in chosen}
+    out = _directory(parsed.out)
+    options["connections"] = _connections(parsed.connections, options["connections"])
+    server_cpu, load_cpu = _cpus(parsed.server_cpu, parsed.load_cpu)
+    seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
+    rows = _cells.choose(parsed.only, parsed.skip)
+    loads = _cells.loads(_names(options["loads"]), options["connections"], parsed.size)
+    cells, unavailable = _cells.matrix(rows, loads)
+    runnable = [cell for cell in cells if cell.key not in unavailable]
+    if reason := unavailable.get(_cells.Cell(rows[0], loads[0]).key):
+        raise BadInput(f"the baseline cannot run here, so nothing can be compared: {reason}")
+    begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    environment = _environment.environment(server_cpu, load_cpu)
+    bar_output, output = _terminal.console(stderr=True), _terminal.console()
+    for load in loads:
+        bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
+    with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
+        plan = _compare.Plan(
+            cells=runnable,
+            rounds=options["rounds"],
+            seed=seed,
+            warmup=options["warmup"],
+            measure=options["measure"],
+            server_cpu=server_cpu,
+            load_cpu=load_cpu,
+            until=started + options["budget"] - RESERVE,
+            scratch=Path(scratch),
+        )
+        with _terminal.Bar(bar_output, len(runnable), plan.rounds) as bar:
+            outcome = _compare.run(plan, bar)
+    unavailable |= outcome.unavailable
+    measured = [one["measurements"] for one in outcome.rounds]
+    results = {
+        "workload": parsed.workload,
+        "started": begun,
+        "seconds": time.monotonic() - started,
+        "environment": environment,
+        "options": options | {"quick": parsed.quick, "size": parsed.size},
+        "seed": seed,
+        "cells": [cell.as_dict() for cell in cells],
+        "schedule": outcome.schedule,
+        "unavailable": unavailable,
+        "rounds": outcome.rounds,
+        "unfinished": outcome.unfinished,
+        "stopped": outcome.stopped,
+        "analysis": _analyse.analyse(cells, unavailable, measured),
+    }
+    _write(out, results)
+    _terminal.show(output, results)
+    output.print(f"\n{out / 'report.html'}  {out / 'results.json'}", markup=False, soft_wrap=True)
+    if outcome.interrupted:
+        return INTERRUPTED
+    compared = any(load["basis"] for load in results["analysis"]["loads"])
+    if not compared:
+        print("loadtest compare: nothing could be compared, see above", file=sys.stderr)
+    return OK if compared else NOTHING
+
+
+def _write(out: Path, results: dict[str, Any]) -> None:
+    """results.json first: it is what cannot be made again."""
+    _results.save(out / "results.json", results)
+    from loadtest._report import render  # matplotlib takes half a second that no one waits for yet
+
+    (out / "report.html").write_text(render(results), encoding="utf-8")
+
+
+def _directory(out: Path) -> Path:
+    """`out`, made and shown to be writable.  Raises BadInput."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"--out {out} cannot be written: {error.strerror}; name another directory"
+        ) from None
+    return out
+
+
+def _connections(asked: int | None, default: int) -> int:
+    """How many connections: as asked, or the default, or the most that fit, which is said."""
+    _, hard = raise_nofile()
+    most = _cells.largest(hard)
+    if asked is not None and asked > most:
+        raise BadInput(
+            f"--connections {asked} do not fit in one process's {hard} file descriptors: use at "
+            f"most {most}, or raise the limit as root: prlimit --pid $$ --nofile={asked + 240}"
+        )
+    if default > most:
+        print(
+            f"loadtest compare: {most} connections instead of {default}: more do not fit in "
+            f"{hard} file descriptors (`python -m pollers` says how to raise the limit)",
+            file=sys.stderr,
+        )
+    return asked if asked is not None else min(default, most)
+
+
+def _cpus(server: str, load: str) -> tuple[str, str]:
+    """The cores as Locust's options take them.  Raises BadInput."""
+    known = system.cores()
+    for flag, text in (("--server-cpu", server), ("--load-cpu", load)):
+        parts = text.split(",")
+        if text in ("auto", "none"):
+            continue
+        if not all(part.isdecimal() and int(part) in known for part in parts):
+            cores = ", ".join(map(str, known)) or "none that can be chosen"
+            raise BadInput(f"{flag} {text!r}: cores here are {cores}; or say auto or none")
+    return server, load
+
+
+def _given(parsed: argparse.Namespace, name: str, chosen: dict[str, Any]) -> Any:
+    value = getattr(parsed, name)
+    return chosen[name] if value is None else value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < least or (most is not None and number > most):
+            bound = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+        return number
+
+    return whole_number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 seconds, not {text}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Runs the matrix: one headless Locust run for each measurement, round by round.
+
+What this file is
+-----------------
+The order of a round is _rounds.py's; a round counts when each of its cells was measured.  The run
+ends after the last round, or when the next one would not fit into the budget any more (judged by
+what the cells have taken so far), or at Ctrl-C or SIGTERM.  Whatever ends it, the finished rounds
+are returned and no process is left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import trio
+
+from loadtest import _processes
+from loadtest._cells import Cell
+from loadtest._results import BadResults, load_measurement
+from loadtest._rounds import order
+
+HERE: Final = Path(__file__).resolve().parent
+#: What Locust, the server and 10,000 connections take besides warming up and measuring (seconds);
+#: only the first round is judged by it.
+START: Final = 2.5
+PER_CONNECTION: Final = 0.0002
+#: A measurement that takes this much longer (seconds) has failed.
+GRACE: Final = 40.0
+#: Variables that would change what is measured, or how Locust runs, without standing in the table.
+DROPPED: Final = ("LOCUST_", "UV_USE_IO_URING")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.  Times are seconds."""
+
+    cells: Sequence[Cell]
+    rounds: int
+    seed: int
+    warmup: float
+    measure: float
+    server_cpu: str
+    load_cpu: str
+    #: time.monotonic() at which measuring must have ended.
+    until: float
+    scratch: Path
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    schedule: list[list[str]] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    unfinished: dict[str, Any] | None = None
+    stopped: str = ""
+    interrupted: bool = False
+
+
+class Progress(Protocol):
+    """Who is told what is being done."""
+
+    def cell(self, round_number: int, rounds: int, cell: Cell) -> None:
+        """This cell is being measured now; rounds count from 0."""
+
+    def done(self, cell: Cell, measurement: Mapping[str, Any]) -> None:
+        """It was measured."""
+
+    def fewer(self, cells: int) -> None:
+        """So many measurements fewer than were announced will be made."""
+
+
+def run(plan: Plan, progress: Progress) -> Outcome:
+    """Measure until the plan is done, the budget used up or a signal comes."""
+    outcome = Outcome()
+    trio.run(_run, plan, progress, outcome)
+    return outcome
+
+
+async def _run(plan: Plan, progress: Progress, outcome: Outcome) -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            nursery.start_soon(_watch, signals, nursery.cancel_scope, outcome)
+            with trio.move_on_at(trio.current_time() + plan.until - time.monotonic()) as budget:
+                await _rounds(plan, progress, outcome)
+            if budget.cancelled_caught:
+                outcome.stopped = (
+                    f"the time budget ended within round {len(outcome.rounds) + 1}, "
+                    "which is left out"
+                )
+            nursery.cancel_scope.cancel()
+
+
+async def _watch(signals: Any, scope: trio.CancelScope, outcome: Outcome) -> None:
+    async for number in signals:
+        outcome.interrupted = True
+        outcome.stopped = (
+            f"{signal.Signals(number).name} during round {len(outcome.rounds) + 1}, "
+            "which is left out"
+        )
+        scope.cancel()
+
+
+async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
+    cells = list(plan.cells)
+    taken: dict[str, float] = {}
+    for number in range(plan.rounds):
+        if number and (left := plan.until - time.monotonic()) < (need := sum(taken.values())):
+            outcome.stopped = (
+                f"round {number + 1} of {plan.rounds} would take about {need:.0f} s, and "
+                f"{max(left, 0):.0f} s of the time budget are left"
+            )
+            return
+        sequence = order(cells, number, plan.seed)
+        outcome.schedule.append([cell.key for cell in sequence])
+        measured: dict[str, Any] = {}
+        outcome.unfinished = {"number": number, "measurements": measured}
+        started = time.monotonic()
+        for cell in sequence:
+            progress.cell(number, plan.rounds, cell)
+            begun = time.monotonic()
+            measured[cell.key] = await measure(plan, cell)
+            taken[cell.key] = max(taken.get(cell.key, 0.0), time.monotonic() - begun)
+            progress.done(cell, measured[cell.key])
+        for cell in sequence:  # what cannot run is not tried again
+            if reason := measured[cell.key].get("unavailable"):
+                outcome.unavailable[cell.key] = str(reason)
+                cells.remove(cell)
+                del taken[cell.key]
+                progress.fewer(plan.rounds - number - 1)
+        outcome.rounds.append(
+            {
+                "number": number,
+                "seconds": time.monotonic() - started,
+                "measurements": measured,
+            }
+        )
+        outcome.unfinished = None
+
+
+def expected(plan: Plan, cell: Cell) -> float:
+    """About how long one measurement takes (seconds), before any was made."""
+    return START + PER_CONNECTION * cell.load.connections + plan.warmup + plan.measure
+
+
+async def measure(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Measure one cell once, with a fresh Locust and a fresh server.
+
+    What does not come to figures is returned as "failed" with its reason, and raises nothing.
+    """
+    out, log = plan.scratch / "measurement.json", plan.scratch / "locust.log"
+    out.unlink(missing_ok=True)
+    limit = expected(plan, cell) + GRACE
+    token = secrets.token_hex(8)
+    words = command(plan, cell, out, limit)
+    try:
+        code = await _processes.run(words, token, environment(cell), plan.scratch, log, limit)
+    except _processes.TimedOut:
+        return _failed(cell, f"did not end within {limit:.0f} s and was stopped: {_last(log)}")
+    try:
+        measurement = load_measurement(out)
+    except FileNotFoundError:
+        return _failed(cell, f"Locust ended with {code} and no measurement: {_last(log)}")
+    except BadResults as error:
+        return _failed(cell, str(error))
+    if "throughput" in measurement and (other := _substituted(cell, measurement)):
+        return _failed(cell, other)
+    return measurement
+
+
+def command(plan: Plan, cell: Cell, out: Path, limit: float) -> list[str]:
+    """Locust's command line.  -t ends it even where this process was killed."""
+    load = cell.load
+    return [
+        *(sys.executable, "-m", "locust", "-f", str(HERE)),
+        *("--headless", "-u", "1", "-r", "1", "-t", f"{limit:.0f}s"),
+        *("--only-summary", "--loglevel", "WARNING"),
+        *("--server", "echo", *cell.row.words(), "--message-size", str(load.size)),
+        *("--swarm-connections", str(load.connections), "--swarm-active", str(load.active)),
+        *("--swarm-warmup", str(plan.warmup), "--swarm-measure", str(plan.measure)),
+        *("--server-cpu", plan.server_cpu, "--load-cpu", plan.load_cpu),
+        *("--measurement-out", str(out), "EchoSwarm"),
+    ]
+
+
+def environment(cell: Cell) -> dict[str, str]:
+    """The environment of one measurement: ours, without what would change it unseen."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    path = [str(HERE.parent), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | dict(cell.row.env) | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def _substituted(cell: Cell, measurement: Mapping[str, Any]) -> str:
+    """What ran instead of what was asked for; "" where it is the same."""
+    ready, asked = measurement["ready"], cell.row
+    wanted = {"loop": asked.loop, "backend": asked.backend}
+    if asked.poller is not None:
+        wanted["poller"] = asked.poller
+    wrong = [
+        f"{name} {ready.get(name)} instead of {value}"
+        for name, value in wanted.items()
+        if ready.get(name) != value
+    ]
+    load = {"connections": cell.load.connections, "active": cell.load.active}
+    wrong += [
+        f"{measurement['cell'].get(name)} {name} instead of {value}"
+        for name, value in load.items()
+        if measurement["cell"].get(name) != value
+    ]
+    return f"the server ran {', '.join(wrong)}" if wrong else ""
+
+
+def _failed(cell: Cell, reason: str) -> dict[str, Any]:
+    return {"schema": 1, "cell": cell.as_dict(), "failed": reason}
+
+
+def _last(log: Path) -> str:
+    """The last line that is not empty."""
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

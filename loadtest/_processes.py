@@ -1,0 +1,93 @@
+"""One command with everything that it starts: run to its end, or stopped without a remainder.
+
+What this file is
+-----------------
+Locust starts a server and a swarm; each sits in a process group of its own, so that a signal to
+Locust's group does not reach them.  What they share is the environment: every process of a run
+carries a token in the variable `MARK`, and is found by it even when its parent has gone.
+
+Stopping is SIGTERM to Locust, which stops its server in order; what is left after `PATIENCE`
+seconds is killed, and then it is looked again.  Processes are held by pid *and* start time
+(psutil), so that a number used anew is never hit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+import trio
+
+MARK: Final = "POLLMARK_RUN"
+#: Seconds that Locust has to stop what it started.
+PATIENCE: Final = 5.0
+#: Seconds that the kernel has to end killed processes.
+REAP: Final = 5.0
+
+
+class TimedOut(Exception):
+    """The command did not end in time, and was stopped."""
+
+
+class Remains(Exception):
+    """Processes are left that could not be ended; `str()` names them."""
+
+
+async def run(
+    words: Sequence[str], token: str, env: Mapping[str, str], cwd: Path, log: Path, seconds: float
+) -> int:
+    """Run a command to its end; return its exit code, or minus the signal's number.
+
+    Raises TimedOut after `seconds`.  Whatever happens, cancellation included, no process that
+    carries `token` is left when this returns; else Remains is raised.
+    """
+    with log.open("wb") as output:
+        process = await trio.lowlevel.open_process(
+            list(words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**env, MARK: token},
+            cwd=str(cwd),
+            start_new_session=True,
+        )
+    try:
+        with trio.move_on_after(seconds):
+            return await process.wait()
+        raise TimedOut
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process, token)
+
+
+async def _end(process: trio.Process, token: str) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(PATIENCE):
+            await process.wait()
+    for one in marked(token):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    with trio.move_on_after(REAP):
+        await process.wait()
+        while marked(token):
+            await trio.sleep(0.02)
+    if left := marked(token):
+        names = ", ".join(f"{one.pid}" for one in left)
+        raise Remains(f"processes {names} of this run could not be ended: end them by hand")
+
+
+def marked(token: str) -> list[psutil.Process]:
+    """Every living process that carries this token, whoever its parent is."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if one.environ().get(MARK) == token and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+    return found

@@ -1,0 +1,136 @@
+"""What a run shows on the terminal: a progress bar while it measures, then verdict and table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from loadtest import _verdict
+from loadtest._cells import Cell
+from loadtest._table import line, look, ordered, sources
+
+#: Columns of a table that nobody's window limits (a file, a pipe, a log of CI).
+WIDE: Final = 132
+STYLES: Final = {
+    "baseline": "bold",
+    "better": "bold green",
+    "worse": "red",
+    "same": "",
+    "unranked": "dim",
+}
+
+
+def console(stderr: bool = False) -> Console:
+    """A console; one that is no terminal is as wide as a table needs, unless COLUMNS says else."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = WIDE
+    return made
+
+
+class Bar:
+    """The progress bar; on what is no terminal one line a round."""
+
+    def __init__(self, output: Console, cells: int, rounds: int) -> None:
+        self._output = output
+        self._round = -1
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=output,
+            transient=True,
+            disable=not output.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=cells * rounds)
+        self._total = cells * rounds
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def cell(self, round_number: int, rounds: int, cell: Cell) -> None:
+        """This cell is being measured now."""
+        text = f"round {round_number + 1}/{rounds}  {cell.row.label}  {cell.load.title}"
+        self._progress.update(self._task, description=escape(text))
+        if round_number != self._round and not self._output.is_terminal:
+            self._output.print(f"round {round_number + 1} of {rounds} ...", markup=False)
+        self._round = round_number
+
+    def done(self, cell: Cell, measurement: Mapping[str, Any]) -> None:
+        """It was measured; what went wrong is said at once."""
+        self._progress.advance(self._task)
+        for word in ("failed", "unavailable"):
+            if word in measurement:
+                text = f"{cell.row.label} ({cell.load.key}) {word}: {measurement[word]}"
+                self._output.print(text, markup=False, soft_wrap=True)
+
+    def fewer(self, cells: int) -> None:
+        """So many measurements fewer will be made."""
+        self._total -= cells
+        self._progress.update(self._task, total=self._total)
+
+
+def show(output: Console, results: Mapping[str, Any]) -> None:
+    """Print the verdict, then a table for each load."""
+    analysis = results["analysis"]
+    for sentence in _verdict.whole(analysis):
+        style = "bold red" if sentence.startswith("UNSTABLE") else ""
+        output.print(sentence, style=style, markup=False)
+    if results["stopped"]:
+        output.print(f"Ended early: {results['stopped']}.", style="yellow", markup=False)
+    if not analysis["rounds"]:
+        return
+    for load in analysis["loads"]:
+        output.print(f"\n{load['title']}", style="bold", markup=False)
+        headline, *others = _verdict.of_load(load)
+        output.print(f"  {headline}", style="bold green", markup=False)
+        for sentence in others:
+            output.print(f"  {sentence}", markup=False)
+    for load in analysis["loads"]:
+        output.print()
+        output.print(table(load))
+        for one in load["rows"]:
+            if one["status"] not in ("ok", "client-bound"):
+                text = f"  {one['label']}: {one['status']}: {one['reason']}"
+                output.print(text, markup=False, soft_wrap=True)
+        output.print(f"  {sources(load)}", style="dim", markup=False, soft_wrap=True)
+
+
+def table(load: Mapping[str, Any]) -> Table:
+    """One load as a table; rows without figures are left to the lines below it."""
+    cost = load["basis"] == "cost"
+    made = Table(title=load["title"], title_justify="left", box=None, pad_edge=False)
+    made.add_column("", no_wrap=True)
+    made.add_column("CPU x epoll\n[low, high]" if cost else "x epoll\n[low, high]", no_wrap=True)
+    for heading in (
+        "messages/s",
+        "p50 / p99 / p99.9\nms",
+        "CPU us/message\nuser + system",
+        "KiB per\nconnection",
+        "kernel calls\n/message",
+        "events\n/wake-up",
+    ):
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("bound")
+    for one in ordered(load):
+        made.add_row(
+            *map(escape, line(one, load["basis"])), style=STYLES[look(one, load["basis"])]
+        )
+    return made

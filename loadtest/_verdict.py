@@ -1,0 +1,167 @@
+"""What the analysis means, in sentences: who won, by what ratio, how sure, and why.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from loadtest._cells import BASELINE, CONTROL
+
+Table = Mapping[str, Mapping[str, Any]]
+
+#: What a status means for the ranking.
+NOT_RANKED: Final = {
+    "client-bound": "client-bound",
+    "emulated": "emulated",
+    "errors": "too many errors",
+    "mismatch": "holds other than it claims",
+    "failed": "failed",
+    "unavailable": "unavailable",
+}
+
+
+def whole(analysis: Mapping[str, Any]) -> list[str]:
+    """What holds for the run: is it stable, and what its intervals are worth."""
+    rounds = analysis["rounds"]
+    if not rounds:
+        return ["No round was finished: there is nothing to compare."]
+    sentences = []
+    if not analysis["stable"]:
+        loads = [one["key"] for one in analysis["loads"] if one["stable"] is False]
+        sentences.append(
+            f"UNSTABLE: under {' and '.join(loads)} the same server measured twice (A/A) differs. "
+            "No ratio below can be trusted; close other programs and run again, with more rounds."
+        )
+    if rounds == 1:
+        sentences.append("One round: a ratio without an interval shows no difference.")
+    elif analysis["interval"] == "bootstrap":
+        sentences.append(
+            f"{rounds} rounds. [low, high] is the 95 % bootstrap interval of the median ratio."
+        )
+    else:
+        sentences.append(
+            f"{rounds} rounds. [low, high] spans the rounds' ratios, which holds the true median "
+            f"with {analysis['coverage']:.0%} only: six rounds or more give 95 %."
+        )
+    return sentences
+
+
+def of_load(load: Mapping[str, Any]) -> list[str]:
+    """The verdict of one load, the headline first."""
+    table: Table = {one["key"]: one for one in load["rows"]}
+    basis = load["basis"]
+    if basis is None:
+        base = table[BASELINE]
+        why = f"{base['status']}: {base['reason']}" if base["reason"] else "it has no figures"
+        return [f"Nothing is compared: the baseline is {why}."]
+    sentences = [_headline(load, table)]
+    sentences += _why(load, table)
+    sentences += _others(load, table)
+    sentences += _left_out(load, table)
+    sentences.append(_control(load))
+    return sentences
+
+
+def ratio(value: Mapping[str, Any] | None) -> str:
+    """A ratio and its interval: "1.12 [1.09, 1.15]"."""
+    if value is None:
+        return "-"
+    if value["rounds"] < 2:
+        return f"{value['median']:.2f}"
+    return f"{value['median']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def difference(value: Mapping[str, Any], basis: str) -> str:
+    """One row against the baseline: "better", "worse" or "no difference shown"."""
+    if not value["shown"]:
+        return "no difference shown"
+    return "better" if (value["median"] > 1) == (basis == "ratio") else "worse"
+
+
+def _headline(load: Mapping[str, Any], table: Table) -> str:
+    basis, ranking = load["basis"], load["ranking"]
+    base = table[BASELINE]["label"]
+    better = [key for key in ranking if difference(table[key][basis], basis) == "better"]
+    prefix = ""
+    if basis == "cost":
+        prefix = (
+            "The load generator was the limit (client-bound), so throughput is not ranked, but "
+            "the server's CPU time per message is. "
+        )
+    if not better:
+        verb = "served more messages" if basis == "ratio" else "needed less CPU per message"
+        return f"{prefix}{base} is not beaten: nothing was shown to have {verb}."
+    best = better[0]
+    verb = "served the most messages" if basis == "ratio" else "needed the least CPU per message"
+    text = f"{prefix}{table[best]['label']} {verb}: {ratio(table[best][basis])} x {base}."
+    close = [key for key in ranking if key != best and _overlap(table, best, key, basis)]
+    if close:
+        text += f" Not told apart from it: {_names(table, close)}."
+    return text
+
+
+def _overlap(table: Table, one: str, other: str, basis: str) -> bool:
+    first, second = table[one][basis], table[other][basis]
+    return bool(first["low"] <= second["high"] and second["low"] <= first["high"])
+
+
+def _why(load: Mapping[str, Any], table: Table) -> list[str]:
+    """The figures that explain the first of the ranking, beside the baseline's."""
+    basis, ranking = load["basis"], load["ranking"]
+    base = table[BASELINE]
+    rivals = [key for key in ranking if key != BASELINE]
+    if not rivals:
+        return []
+    best = table[rivals[0]]
+    if difference(best[basis], basis) == "no difference shown":
+        return []
+    parts = []
+    for name, unit, digits in (
+        ("cpu", "us of server CPU per message", 1),
+        ("kernel_calls", "kernel calls per message", 2),
+        ("events_per_wakeup", "events per wake-up", 0),
+    ):
+        if best[name] is not None and base[name] is not None:
+            parts.append(f"{best[name]:,.{digits}f} {unit} against {base[name]:,.{digits}f}")
+    return [f"Why ({best['label']} against {base['label']}): {'; '.join(parts)}."] if parts else []
+
+
+def _others(load: Mapping[str, Any], table: Table) -> list[str]:
+    basis, ranking = load["basis"], load["ranking"]
+    sentences = []
+    for word, title in (("no difference shown", "No difference shown"), ("worse", "Behind")):
+        keys = [
+            key
+            for key in ranking
+            if key != BASELINE and difference(table[key][basis], basis) == word
+        ]
+        if keys:
+            list_ = ", ".join(f"{table[key]['label']} {ratio(table[key][basis])}" for key in keys)
+            sentences.append(f"{title}: {list_}.")
+    return sentences
+
+
+def _left_out(load: Mapping[str, Any], table: Table) -> list[str]:
+    left = [one for one in table.values() if one["status"] != "ok" and one["key"] != CONTROL]
+    left = [one for one in left if one["key"] not in load["ranking"]]
+    if not left:
+        return []
+    parts = [f"{one['label']} ({NOT_RANKED[one['status']]})" for one in left]
+    return [f"Not ranked: {', '.join(parts)}."]
+
+
+def _control(load: Mapping[str, Any]) -> str:
+    control = load["control"]
+    if control is None:
+        return "The A/A control has no figures: how stable the machine was is not known."
+    if control["smallest"] is None:
+        return f"A/A control: {ratio(control)}; one round cannot tell noise from a difference."
+    verdict = "UNSTABLE" if control["shown"] else "stable"
+    return (
+        f"A/A control (epoll twice): {ratio(control)}, {verdict}; "
+        f"differences below {control['smallest']:.1%} could not have been shown."
+    )
+
+
+def _names(table: Table, keys: Sequence[str]) -> str:
+    return ", ".join(str(table[key]["label"]) for key in keys)
