@@ -28,6 +28,12 @@ def available(name: str) -> Callable[[], Poller]:
     pytest.skip(found.reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _probed() -> None:
+    """Have what libkqueue keeps for the whole process made before the first test."""
+    pollers.probe("kqueue")
+
+
 @pytest.fixture(params=pollers.names())
 def adapter(request: pytest.FixtureRequest) -> str:
     """The name of each adapter that works here."""

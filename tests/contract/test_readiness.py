@@ -13,6 +13,7 @@ from expectations import Pair, expect_events, expect_no_events, fill, receive_to
 
 from pollers import POLLIN, POLLOUT, POLLPRI, READABLE, WRITABLE
 from pollers.base import Poller
+from pollers.libkqueue import DIFFERENCES
 
 #: Sends RST at close instead of FIN.
 LINGER_0 = struct.pack("ii", 1, 0)
@@ -119,6 +120,8 @@ def test_a_refused_connect_wakes_reader_and_writer(
         client.connect_ex(address)
         poller.register(client.fileno(), interest)
         expect_events(poller, {client.fileno(): expected})
+        if poller.emulated:
+            pytest.skip(f"woken, as it should be, but then: {DIFFERENCES['socket error']}")
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
         poller.unregister(client.fileno())
 
@@ -140,6 +143,8 @@ def test_a_reset_wakes_reader_and_writer(
     if not early:
         poller.register(near.fileno(), interest)
     expect_events(poller, {near.fileno(): expected})
+    if poller.emulated:
+        pytest.skip(f"woken, as it should be, but then: {DIFFERENCES['socket error']}")
     with pytest.raises(ConnectionResetError):
         near.recv(1)
 
