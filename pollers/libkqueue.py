@@ -12,6 +12,9 @@ Some facts about libkqueue
 *   Whether receipts come, and whether alone, depends on its version; and a failure may leave
     errno 0.  So changes are given one by one without room for events, and the receipts are
     written here: an event can neither be mixed in nor be lost.
+*   Asked for n events it takes n fds from epoll.  An fd with two filters may be two events, and
+    what then does not fit is dropped, the same ones each time.  So it is always asked for as
+    many as it can give, and what is too much is kept here for the next call.
 *   It returns fflags as they were given: NOTE_LOWAT is taken out, as a kernel returns there the
     socket's error.
 *   The kqueue is the write end of a pipe.  A thread of libkqueue notices its close, and then
@@ -30,7 +33,15 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pollers.kevents import EV_ADD, EV_DELETE, EV_ERROR, EV_RECEIPT, NOTE_LOWAT, Dialect
+from pollers.kevents import (
+    EV_ADD,
+    EV_DELETE,
+    EV_DISABLE,
+    EV_ERROR,
+    EV_RECEIPT,
+    NOTE_LOWAT,
+    Dialect,
+)
 from pollers.syscall import Timespec
 
 LIBRARY: Final = "libkqueue.so.0"
@@ -38,7 +49,7 @@ LIBRARY: Final = "libkqueue.so.0"
 #: Its numbers are FreeBSD's, without NOTE_FILE_POLL.
 DIALECT: Final = Dialect()
 
-#: One call returns at most this many events (MAX_KEVENT in libkqueue's source).
+#: The most events that one call returns (MAX_KEVENT in libkqueue's source).
 MOST_EVENTS: Final = 512
 
 #: What differs from a kernel's kqueue and shows in the adapter: name -> why.
@@ -46,9 +57,9 @@ DIFFERENCES: Final[dict[str, str]] = {
     "fileno": "libkqueue's kqueue is the write end of a pipe, which is never readable",
     "close with a duplicate": "libkqueue does not see close(fd), and epoll goes on reporting as "
     "long as a duplicate keeps the file open; deleting such knotes may crash libkqueue",
-    "two filters, few events": "libkqueue takes max_events fds from epoll and drops what then "
-    "does not fit, as an fd with two filters is two events: their turn comes late, and "
-    "edge-triggered ones are lost",
+    "both filters of many fds": "libkqueue takes 512 fds from epoll, and drops what does not fit "
+    "into 512 events: with more than 256 fds that are readable and writable at once some starve, "
+    "and edge-triggered ones are lost",
     "socket error": "libkqueue asks for SO_ERROR to put it into fflags, which clears it: the "
     "socket then reads end of file, where a kernel leaves ECONNRESET or ECONNREFUSED to be read",
     "half-close with data left": "deleting the write filter of an fd drops EPOLLRDHUP from its "
@@ -106,6 +117,8 @@ class kqueue:
         self._library = _load()
         #: The (st_dev, st_ino) that an fd had at EV_ADD.
         self._files: dict[int, tuple[int, int]] = {}
+        #: Events that did not fit into what the caller asked for.
+        self._rest: list[kevent] = []
         self._fd = self._library.kqueue()
         if self._fd < 0:
             raise _oserror(ctypes.get_errno())
@@ -126,6 +139,7 @@ class kqueue:
         os.close(self._fd)
         self._fd = -1
         self._files.clear()
+        self._rest.clear()
         drain = getattr(self._library, "libkqueue_drain_pending_close", None)
         if drain is not None:
             drain()
@@ -155,24 +169,39 @@ class kqueue:
                     raise _oserror(error)
         if receipts or not max_events:
             return receipts
-        return self._wait(min(max_events, MOST_EVENTS), timeout)
+        if timeout is not None and timeout < 0:
+            raise ValueError("timeout must be positive or None")
+        found = [event for event in self._rest if self._has(event)] or self._wait(timeout)
+        self._rest = found[max_events:]
+        return found[:max_events]
 
     def _change(self, change: kevent) -> int:
         """Make one change; its errno, or 0."""
         fd = change.ident
         if change.filter in (DIALECT.read, DIALECT.write):
             try:
-                status = os.fstat(fd)
+                file = _file(fd)
             except OSError as error:
                 return error.errno or errno.EBADF
-            file = (status.st_dev, status.st_ino)
             if self._files.get(fd, file) != file:
                 for filter_ in (DIALECT.read, DIALECT.write):
                     self._apply(kevent(fd, filter_, EV_DELETE))
                 del self._files[fd]
             if change.flags & EV_ADD:
                 self._files[fd] = file
+        if change.flags & (EV_DELETE | EV_DISABLE):
+            key = (fd, change.filter)
+            self._rest = [event for event in self._rest if (event.ident, event.filter) != key]
         return self._apply(change)
+
+    def _has(self, event: kevent) -> bool:
+        """Whether the fd of a kept event still is the file that was registered."""
+        if event.filter not in (DIALECT.read, DIALECT.write):
+            return True
+        try:
+            return self._files.get(event.ident) == _file(event.ident)
+        except OSError:
+            return False
 
     def _apply(self, change: kevent) -> int:
         bare = kevent(
@@ -190,16 +219,14 @@ class kqueue:
         error = ctypes.set_errno(before)
         return 0 if result >= 0 else error or errno.EINVAL
 
-    def _wait(self, max_events: int, timeout: float | None) -> Sequence[kevent]:
-        if timeout is not None and timeout < 0:
-            raise ValueError("timeout must be positive or None")
+    def _wait(self, timeout: float | None) -> list[kevent]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        events = (kevent * max_events)()
+        events = (kevent * MOST_EVENTS)()
         while True:
             limit = None
             if timeout is not None:
                 limit = ctypes.byref(Timespec.of(timeout) if timeout else Timespec(0, 0))
-            count = self._library.kevent(self._fd, None, 0, events, max_events, limit)
+            count = self._library.kevent(self._fd, None, 0, events, MOST_EVENTS, limit)
             if count >= 0:
                 break
             if ctypes.get_errno() != errno.EINTR:
@@ -236,6 +263,12 @@ def _load() -> ctypes.CDLL:
         ctypes.c_void_p,
     ]
     return library
+
+
+def _file(fd: int) -> tuple[int, int]:
+    """What tells one open file from another, as far as an inode does.  Raises OSError(EBADF)."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _oserror(number: int) -> OSError:

@@ -23,6 +23,7 @@ from pollers.kevents import (
     EV_ADD,
     EV_CLEAR,
     EV_DELETE,
+    EV_DISABLE,
     EV_ENABLE,
     EV_ERROR,
     EV_RECEIPT,
@@ -227,6 +228,31 @@ def test_in_a_child_it_is_closed_and_its_number_is_left_alone(poller: KqueuePoll
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     poller.wake()
     assert poller.poll(None) == []
+
+
+def test_events_that_did_not_fit_come_next_unless_they_were_disabled_or_closed(
+    kq: libkqueue.kqueue,
+) -> None:
+    pairs = [socket.socketpair() for _ in range(5)]
+    fds = [near.fileno() for near, _ in pairs]
+    kq.control([libkqueue.kevent(fd, f, EV_ADD) for fd in fds for f in (READ, WRITE)], 0)
+    for _, far in pairs:
+        far.send(b"x")
+    first = [(event.ident, event.filter) for event in kq.control(None, 3, 1.0)]
+    assert len(set(first)) == 3
+    left = {(fd, f) for fd in fds for f in (READ, WRITE)} - set(first)
+    gone = left.pop()
+    kq.control([libkqueue.kevent(*gone, EV_DISABLE)], 0)
+    closed = next(fd for fd, _ in left if fd != gone[0])
+    for near, far in pairs:
+        if near.fileno() == closed:
+            near.close()
+            far.close()
+    second = {(event.ident, event.filter) for event in kq.control(None, 100, 0)}
+    assert second == {(fd, f) for fd, f in left if fd != closed}
+    for near, far in pairs:
+        near.close()
+        far.close()
 
 
 # The adapter.
