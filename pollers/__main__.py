@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         _show(adapters, found)
     missing = any(adapter.expected and not adapter.available for adapter in adapters)
-    low = any(not limit.enough for limit in found)
+    low = any(limit.enough is False for limit in found)
     return 1 if missing or low else 0
 
 
@@ -68,13 +68,13 @@ def _show(adapters: list[registry.Availability], found: list[limits.Limit]) -> N
             limit.name,
             _number(limit.value),
             _number(limit.need),
-            "yes" if limit.enough else "NO",
+            {True: "yes", False: "NO", None: "unknown"}[limit.enough],
             limit.meaning,
         )
     console.print(table)
     # Outside the table and never wrapped, so that a command can be copied.
     for limit in found:
-        if not limit.enough:
+        if limit.remedy:
             console.print(f"{limit.name} is too low: {limit.remedy}", soft_wrap=True, markup=False)
 
 

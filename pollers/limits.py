@@ -19,7 +19,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+
+#: Reads a number by its sysctl name; None where it cannot.
+Reader: TypeAlias = Callable[[str], int | None]
+#: The limits of one system, for so many connections.
+System: TypeAlias = Callable[[int, Reader], list["Limit"]]
 
 CONNECTIONS: Final = 10_000
 #: fds of a process that are not connections: listeners, pipes, libraries, a poller's own.
@@ -39,15 +44,13 @@ class Limit:
     need: int
     #: What runs out.
     meaning: str
-    #: The command that raises it; "" where it is high enough.
+    #: Whether it is enough; None where that cannot be told.
+    enough: bool | None
+    #: The command that raises it; "" unless it is too low.
     remedy: str
 
-    @property
-    def enough(self) -> bool:
-        return not self.remedy
-
     def as_dict(self) -> dict[str, object]:
-        return {**asdict(self), "enough": self.enough}
+        return asdict(self)
 
 
 def raise_nofile() -> tuple[int, int]:
@@ -64,48 +67,41 @@ def raise_nofile() -> tuple[int, int]:
     return hard, hard
 
 
-def read(connections: int = CONNECTIONS) -> list[Limit]:
+def read(connections: int = CONNECTIONS, platform: str = sys.platform) -> list[Limit]:
     """This system's limits, each with what `connections` connections in one process need."""
-    system = _freebsd if sys.platform.startswith("freebsd") else _linux
-    if not sys.platform.startswith(("freebsd", "linux")):
-        return _nofile(connections)
-    return [*_nofile(connections), *system(connections)]
+    if platform.startswith("freebsd"):
+        return [*_nofile(connections), *_freebsd(connections, _sysctl_number)]
+    if platform.startswith("linux"):
+        return [*_nofile(connections), *_linux(connections, _proc_number)]
+    return _nofile(connections)
 
 
 def judge(name: str, value: int | None, need: int, meaning: str, remedy: str) -> Limit:
-    """A Limit, whose remedy is kept only where the value is too low or unknown."""
-    low = value is None or value < need
-    return Limit(name, value, need, meaning, remedy if low else "")
+    """A Limit, whose remedy is kept only where the value is too low."""
+    enough = None if value is None else value >= need
+    return Limit(name, value, need, meaning, enough, remedy if enough is False else "")
 
 
-def _nofile(connections: int) -> list[Limit]:
-    soft, hard = (_count(n) for n in resource.getrlimit(resource.RLIMIT_NOFILE))
+def _nofile(connections: int, limits: tuple[int, int] | None = None) -> list[Limit]:
+    soft, hard = (_count(n) for n in limits or resource.getrlimit(resource.RLIMIT_NOFILE))
     need = connections + OTHER_FDS
-    by_itself = hard >= need
-    return [
-        judge(
-            "nofile (soft)",
-            soft,
-            need if not by_itself else 0,
-            "open files of one process; pollmark raises it to the hard limit by itself"
-            if by_itself
-            else "open files of one process",
-            f"ulimit -n {need}",
-        ),
-        judge(
-            "nofile (hard)",
-            hard,
-            need,
-            "how far a process may raise the soft limit",
-            f"as root: prlimit --pid $$ --nofile={need}:{need}"
-            if sys.platform.startswith("linux")
-            else f"as root: ulimit -H -n {need}; sysctl kern.maxfilesperproc={need}",
-        ),
-    ]
+    first = judge("nofile (soft)", soft, need, "open files of one process", f"ulimit -n {need}")
+    if not first.enough and hard >= need:
+        meaning = "open files of one process; pollmark raises it to the hard limit by itself"
+        first = Limit(first.name, soft, need, meaning, True, "")
+    second = judge(
+        "nofile (hard)",
+        hard,
+        need,
+        "how far a process may raise the soft limit",
+        f"as root: prlimit --pid $$ --nofile={need}:{need}"
+        if sys.platform.startswith("linux")
+        else f"as root: ulimit -H -n {need}",
+    )
+    return [first, second]
 
 
-def _linux(connections: int, number: Callable[[str], int | None] | None = None) -> list[Limit]:
-    number = number or _proc_number
+def _linux(connections: int, number: Reader) -> list[Limit]:
     maximum, used = number("fs.aio-max-nr"), number("fs.aio-nr")
     free = None if maximum is None or used is None else maximum - used
     # One poll and one cancel or completion for each connection may be outstanding at a time.
@@ -137,8 +133,7 @@ def _linux(connections: int, number: Callable[[str], int | None] | None = None) 
     ]
 
 
-def _freebsd(connections: int, number: Callable[[str], int | None] | None = None) -> list[Limit]:
-    number = number or _sysctl_number
+def _freebsd(connections: int, number: Reader) -> list[Limit]:
     need = connections + OTHER_FDS
     first = number("net.inet.ip.portrange.first")
     last = number("net.inet.ip.portrange.last")

@@ -125,9 +125,9 @@ def names() -> list[str]:
     return list(ADAPTERS)
 
 
-def expected_names() -> list[str]:
-    """The adapters that this platform should have."""
-    return [name for name, entry in ADAPTERS.items() if sys.platform.startswith(entry.platforms)]
+def expected_names(platform: str = sys.platform) -> list[str]:
+    """The adapters that a platform (a value of sys.platform, this one's) should have."""
+    return [name for name, entry in ADAPTERS.items() if platform.startswith(entry.platforms)]
 
 
 def probe(name: str) -> Availability:
