@@ -28,8 +28,7 @@ from loadtest._results import BadResults, load_measurement
 from loadtest._rounds import order
 
 HERE: Final = Path(__file__).resolve().parent
-#: What Locust, the server and 10,000 connections take besides warming up and measuring (seconds);
-#: only the first round is judged by it.
+#: What Locust, a server and each connection take besides warming up and measuring (seconds).
 START: Final = 2.5
 PER_CONNECTION: Final = 0.0002
 #: A measurement that takes this much longer (seconds) has failed.
@@ -148,7 +147,7 @@ async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
 
 
 def expected(plan: Plan, cell: Cell) -> float:
-    """About how long one measurement takes (seconds), before any was made."""
+    """About how long one measurement takes (seconds), for its deadline."""
     return START + PER_CONNECTION * cell.load.connections + plan.warmup + plan.measure
 
 
@@ -224,6 +223,10 @@ def _failed(cell: Cell, reason: str) -> dict[str, Any]:
 
 
 def _last(log: Path) -> str:
-    """The last line that is not empty."""
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    """What Locust said: its last error, or else the last line that is no part of a table."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    errors = [line.partition("/ERROR/")[2] for line in lines if "/ERROR/" in line]
+    if errors:
+        return errors[-1].partition(": ")[2]  # without the logger's name
+    plain = [line for line in lines if line and "---|" not in line and "Aggregated" not in line]
+    return plain[-1] if plain else "it said nothing"

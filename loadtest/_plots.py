@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from loadtest import _verdict
 from loadtest._cells import BASELINE, CONTROL
@@ -70,8 +71,9 @@ def latencies(load: Mapping[str, Any]) -> str:
             zorder=3,
         )
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
         axes.set_xlabel("milliseconds from send to the last byte of the echo", loc="left")
         axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
         _tidy(axes)

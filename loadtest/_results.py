@@ -25,6 +25,7 @@ KIND: Final = "pollmark compare"
 MEASUREMENT_SCHEMA: Final = 1
 
 _KEYS: Final = {
+    "started": str,
     "environment": dict,
     "options": dict,
     "seed": int,

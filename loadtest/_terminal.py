@@ -91,7 +91,7 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
     """Print the verdict, then a table for each load."""
     analysis = results["analysis"]
     for sentence in _verdict.whole(analysis):
-        style = "bold red" if sentence.startswith("UNSTABLE") else ""
+        style = "bold red" if sentence.startswith(("UNSTABLE", "NOISY")) else ""
         output.print(sentence, style=style, markup=False)
     if results["stopped"]:
         output.print(f"Ended early: {results['stopped']}.", style="yellow", markup=False)

@@ -9,6 +9,9 @@ from loadtest._cells import BASELINE, CONTROL
 
 Table = Mapping[str, Mapping[str, Any]]
 
+#: A run that could not have shown a difference of this size says so first.
+NOISY: Final = 0.2
+
 #: What a status means for the ranking.
 NOT_RANKED: Final = {
     "client-bound": "client-bound",
@@ -31,6 +34,15 @@ def whole(analysis: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"UNSTABLE: under {' and '.join(loads)} the same server measured twice (A/A) differs. "
             "No ratio below can be trusted; close other programs and run again, with more rounds."
+        )
+    blind = max(
+        (one["control"]["smallest"] or 0 for one in analysis["loads"] if one["control"]),
+        default=0,
+    )
+    if blind > NOISY:
+        sentences.append(
+            f"NOISY: differences below {blind:.0%} could not have been shown. Something else used "
+            "this machine: close other programs and run again."
         )
     if rounds == 1:
         sentences.append("One round: a ratio without an interval shows no difference.")
