@@ -22,7 +22,7 @@ MACHINE: Final = os.uname().machine
 class Timespec(ctypes.Structure):
     """struct timespec of a 64-bit kernel."""
 
-    _fields_ = [("tv_sec", ctypes.c_int64), ("tv_nsec", ctypes.c_int64)]  # noqa: RUF012
+    _fields_ = [("tv_sec", ctypes.c_int64), ("tv_nsec", ctypes.c_int64)]
 
     @classmethod
     def of(cls, seconds: float) -> Timespec:

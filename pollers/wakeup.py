@@ -47,8 +47,10 @@ class Wakeup:
     def clear(self) -> None:
         """Empty the fd."""
         with self._lock:
-            os.read(self.fd, 8)
-            self.pending = False
+            try:
+                os.read(self.fd, 8)
+            finally:  # a signal handler may raise here: the next set() must write again
+                self.pending = False
 
     def close(self) -> None:
         with self._lock:

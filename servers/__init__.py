@@ -1,0 +1,9 @@
+"""Servers written once and driven by any poller or loop, so that only the loop differs.
+
+listen.py     the listening socket and the options that every connection gets
+lifecycle.py  what a server says (ready line, counters) and the signals that it obeys
+workers.py    several processes on one port
+cli.py        the command line that all servers share
+reactor.py    our event loop over any Poller; accept.py its acceptor; pipes.py its pipe pool
+echo/         `python -m servers.echo`
+"""

@@ -1,0 +1,6 @@
+"""Linux AIO: io_setup(2) and its family (not io_uring).
+
+abi.py      numbers and memory layouts
+context.py  one context: set up, submit, reap, cancel, destroy
+poller.py   the Poller on IOCB_CMD_POLL
+"""

@@ -1,0 +1,124 @@
+"""One AIO context: a queue in the kernel, by io_setup(2), and the calls on it.
+
+Facts
+-----
+*   `fs.aio-max-nr` is system-wide and charged with what io_setup asks for; when it is used up
+    io_setup fails with EAGAIN.  The ring itself gets at least twice that many places.
+*   io_submit(2) copies the control blocks, but writes `key` into them and matches io_cancel(2) by
+    their address: an armed iocb is neither moved nor used for something else.
+*   io_submit stops at the first bad iocb and returns how many came before it; only when the
+    first one is bad does it return that one's error.
+*   A context belongs to one address space: a forked child gets EINVAL from all of these.
+*   io_destroy(2) cancels what can be cancelled and waits for the rest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import time
+from typing import Any, Final
+
+import numpy as np
+
+from pollers.aio.abi import IO_EVENT, numbers
+from pollers.syscall import Timespec, check
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_NOW: Final = Timespec(0, 0)
+
+#: Reasons of io_setup's refusals, with what to do.
+_REFUSALS: Final = {
+    errno.EAGAIN: "fs.aio-max-nr is used up (fs.aio-nr shows by how much); "
+    "raise it: sysctl -w fs.aio-max-nr=1048576",
+    errno.ENOSYS: "this kernel is built without CONFIG_AIO, or a container's seccomp filter "
+    "blocks it; allow io_setup in the container's profile",
+    errno.EPERM: "a seccomp filter blocks it; allow io_setup in the container's profile",
+    errno.ENOMEM: "the kernel has no memory for a ring of this size; ask for a smaller one",
+}
+
+
+def _function(*argument_types: Any) -> Any:
+    """syscall(2) with its argument types set once: converting them is most of a call's cost."""
+    function = _libc["syscall"]
+    function.restype = ctypes.c_long
+    function.argtypes = (ctypes.c_long, *argument_types)
+    return function
+
+
+_setup: Final = _function(ctypes.c_uint, ctypes.c_void_p)
+_destroy: Final = _function(ctypes.c_ulong)
+_submit: Final = _function(ctypes.c_ulong, ctypes.c_long, ctypes.c_void_p)
+_getevents: Final = _function(
+    ctypes.c_ulong, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p
+)
+_cancel: Final = _function(ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Context:
+    """An AIO context for `capacity` operations that are under way or not yet reaped.
+
+    Raises OSError, with the reason and what to do, where the kernel refuses one.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._numbers = numbers()
+        self._pid = os.getpid()
+        self._cancelled = np.zeros(1, IO_EVENT)
+        handle = ctypes.c_ulong(0)
+        if _setup(self._numbers.setup, capacity, ctypes.addressof(handle)) == -1:
+            number = ctypes.get_errno()
+            reason = _REFUSALS.get(number, os.strerror(number))
+            raise OSError(number, f"io_setup({capacity}): {reason}")
+        self.capacity = capacity
+        self._id = handle.value
+
+    def submit(self, addresses: int, count: int) -> int:
+        """Start operations: `addresses` points to `count` addresses of iocbs.  Return how many.
+
+        Fewer than `count` means that the next one is bad, or that the context is full: submit
+        again from there to learn which.  Raises OSError: EBADF, EINVAL (the first one), EAGAIN.
+        """
+        started = _submit(self._numbers.submit, self._id, count, addresses)
+        return check(started, "io_submit")
+
+    def reap(self, events: int, least: int, most: int, timeout: float | None) -> int:
+        """Wait up to `timeout` seconds for `least` completions; write up to `most` to `events`.
+
+        Returns how many came.  Raises InterruptedError when a signal ended the wait; its handler
+        has run by then.
+        """
+        limit: int | None = None
+        if timeout is not None:
+            wait = Timespec.of(timeout) if timeout > 0 else _NOW
+            limit = ctypes.addressof(wait)
+        count = _getevents(self._numbers.getevents, self._id, least, most, events, limit)
+        return check(count, "io_getevents")
+
+    def wait(self, events: int, least: int, most: int, timeout: float | None) -> int:
+        """As `reap`, but a signal does not end the wait: what remains of it is waited for."""
+        deadline = time.monotonic() + timeout if timeout is not None and timeout > 0 else None
+        while True:
+            try:
+                return self.reap(events, least, most, timeout)
+            except InterruptedError:
+                if deadline is not None:
+                    timeout = max(0.0, deadline - time.monotonic())
+
+    def cancel(self, address: int) -> None:
+        """Ask for the end of the operation whose iocb is at `address`.
+
+        Its completion comes through the ring, whether this was in time or not.  The kernel
+        searches a list of everything that is under way, oldest first.
+        """
+        result = _cancel(self._numbers.cancel, self._id, address, self._cancelled.ctypes.data)
+        # EINPROGRESS is success; EINVAL means that it has completed by itself.
+        if result == -1 and ctypes.get_errno() not in (errno.EINPROGRESS, errno.EINVAL):
+            check(result, "io_cancel")
+
+    def close(self) -> None:
+        """Destroy the context.  In a forked child it does nothing: there is none."""
+        handle, self._id = self._id, 0
+        if handle and os.getpid() == self._pid:
+            check(_destroy(self._numbers.destroy, handle), "io_destroy")

@@ -1,0 +1,108 @@
+"""The echo service on our reactor, over any poller: accepting, idle timeout, drain, counters."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import pollers
+from pollers.base import POLLIN, Poller
+from servers import idle, lifecycle
+from servers.accept import Acceptor
+from servers.cli import Options
+from servers.echo.reactor_copy import CopyConnection
+from servers.echo.reactor_splice import SharedPipe, SpliceConnection
+from servers.lifecycle import Tally
+from servers.reactor import Reactor
+
+Connection: TypeAlias = CopyConnection | SpliceConnection
+
+
+class EchoService:
+    """Every connection of one process, and what ends them."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        listener: socket.socket,
+        options: Options,
+        make: Callable[..., Connection],
+    ) -> None:
+        self.tally = Tally()
+        self.reactor = Reactor(poller, options.max_events)
+        self.connections: set[Connection] = set()
+        self._options = options
+        self._make = make
+        self._draining = False
+        self._acceptor = Acceptor(self.reactor, listener, self.tally, self._connect)
+        if options.idle_timeout:
+            self._period = options.idle_timeout / idle.SWEEPS
+            self.reactor.call_later(self._period, self._sweep)
+        for number in lifecycle.STOP_SIGNALS:
+            self.reactor.on_signal(number, self._drain)
+        self.reactor.on_signal(lifecycle.COUNTERS_SIGNAL, lambda: self.report(final=False))
+
+    def drop(self, connection: Connection, reset: bool = False) -> None:
+        """End a connection; its socket closes when the batch is done."""
+        self.reactor.close(connection.fd, connection)
+        self.connections.discard(connection)
+        self.tally.closed += 1
+        if reset:
+            self.tally.resets += 1
+        if self._draining and not self.connections:
+            self.reactor.stop()
+
+    def report(self, final: bool) -> None:
+        lifecycle.say(lifecycle.counters(self.tally, self.reactor.poller.counters, final))
+
+    def close(self) -> None:
+        """Close what the drain left open."""
+        for connection in self.connections:
+            connection.close()
+        self.tally.closed += len(self.connections)
+        self.connections.clear()
+
+    def _connect(self, sock: socket.socket) -> None:
+        connection = self._make(sock, self)
+        self.reactor.add(connection.fd, POLLIN, connection.on_readable)
+        self.connections.add(connection)
+
+    def _sweep(self) -> None:
+        for connection in idle.sweep(self.connections):
+            self.tally.idle_closes += 1
+            # Before unregistering: it completes a poll that aio still has armed (pollers.base).
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            self.drop(connection)
+        self.reactor.call_later(self._period, self._sweep)
+
+    def _drain(self) -> None:
+        if self._draining:
+            self.reactor.stop()
+            return
+        self._draining = True
+        self._acceptor.close()
+        if self.connections:
+            self.reactor.call_later(self._options.drain_timeout, self.reactor.stop)
+        else:
+            self.reactor.stop()
+
+
+def serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+    """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
+    assert options.poller is not None
+    with contextlib.ExitStack() as stack:
+        poller = stack.enter_context(pollers.create(options.poller))
+        make: Callable[..., Connection] = CopyConnection
+        if options.backend == "splice":
+            make = partial(
+                SpliceConnection, shared=stack.enter_context(contextlib.closing(SharedPipe()))
+            )
+        service = EchoService(poller, listener, options, make)
+        stack.callback(service.close)
+        announce(poller=poller.name, emulated=poller.emulated)
+        service.reactor.run()
+        service.report(final=True)

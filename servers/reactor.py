@@ -1,0 +1,152 @@
+"""Our event loop: readiness from any Poller, a table of handlers, timers, signals.
+
+How it stays correct
+--------------------
+*   A handler is called with the fd's ready bits.  It may be called for nothing (contract, 8), so
+    it reads or writes without blocking and takes EAGAIN for an answer.
+*   An fd removed by one handler can still stand later in the same batch.  Its table entry
+    becomes `_ignore` at once, and its socket is closed only when the batch is done: within a
+    batch no number is used twice, so no event can reach the wrong connection.
+*   Signals only set a flag and wake the poller; what they ask for is done between batches.
+
+How it stays fast
+-----------------
+*   One turn is one poll(), then one dict look-up and one call an event.  Timers cost a turn one
+    comparison, and the clock is read only when there are any.
+*   Handlers change the table themselves to change what they do next (see servers/echo), instead
+    of testing a state at each event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol, TypeAlias
+
+from pollers.base import MAX_EVENTS, Poller
+
+Handler: TypeAlias = Callable[[int], None]
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Timer:
+    """A call that waits for its time; `cancel()` forgets it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+def _ignore(bits: int) -> None:
+    """The handler of an fd that was removed while its batch is still being handled."""
+
+
+class Reactor:
+    """Runs handlers on one thread until `stop()`."""
+
+    def __init__(self, poller: Poller, max_events: int = MAX_EVENTS) -> None:
+        self.poller = poller
+        self.max_events = max_events
+        #: fd -> what to call with its ready bits.
+        self.handlers: dict[int, Handler] = {}
+        self._removed: list[int] = []
+        self._graveyard: list[Closable] = []
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._ties = itertools.count()
+        self._signals: list[int] = []
+        self._signal_calls: dict[int, Callable[[], None]] = {}
+        self._running = False
+
+    def add(self, fd: int, interest: int, handler: Handler) -> None:
+        """Call `handler` when `fd` is ready for `interest`.  Raises as Poller.register does."""
+        self.poller.register(fd, interest)
+        self.handlers[fd] = handler
+
+    def switch(self, fd: int, interest: int, handler: Handler) -> None:
+        """Wait for something else on `fd`, and handle it otherwise."""
+        self.poller.modify(fd, interest)
+        self.handlers[fd] = handler
+
+    def remove(self, fd: int) -> None:
+        """Forget `fd`, which stays open.  No handler of it is called any more."""
+        self.poller.unregister(fd)
+        self.handlers[fd] = _ignore
+        self._removed.append(fd)
+
+    def close(self, fd: int, owner: Closable) -> None:
+        """Forget `fd`, and close its owner when the batch is done."""
+        self.remove(fd)
+        self._graveyard.append(owner)
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
+        """Call `call` once, `delay` seconds from now."""
+        timer = Timer(call)
+        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._ties), timer))
+        return timer
+
+    def on_signal(self, number: int, call: Callable[[], None]) -> None:
+        """Call `call` between two batches after the signal arrived.  Main thread only."""
+        self._signal_calls[number] = call
+        signal.signal(number, self._note_signal)
+
+    def stop(self) -> None:
+        """Make `run()` return after the batch that is being handled."""
+        self._running = False
+        self.poller.wake()
+
+    def run(self) -> None:
+        """Handle events until `stop()`."""
+        poll, handlers, max_events = self.poller.poll, self.handlers, self.max_events
+        self._running = True
+        while self._running:
+            for fd, bits in poll(self._wait() if self._timers else None, max_events):
+                handlers[fd](bits)
+            if self._removed:
+                self._bury()
+            if self._timers:
+                self._run_timers()
+            if self._signals:
+                self._run_signals()
+
+    def _wait(self) -> float:
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _bury(self) -> None:
+        for fd in self._removed:
+            # A removed fd that stayed open may have been added again by a later handler.
+            if self.handlers.get(fd) is _ignore:
+                del self.handlers[fd]
+        self._removed.clear()
+        for owner in self._graveyard:
+            owner.close()
+        self._graveyard.clear()
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.call is not None:
+                timer.call()
+        if self._removed:
+            self._bury()
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+        self.poller.wake()
+
+    def _run_signals(self) -> None:
+        while self._signals:
+            self._signal_calls[self._signals.pop(0)]()
+        if self._removed:
+            self._bury()

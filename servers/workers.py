@@ -1,0 +1,225 @@
+"""One process, or several that share a port, behind one ready line and one line of counters.
+
+Facts
+-----
+*   Each worker has a listening socket of its own (SO_REUSEPORT, or SO_REUSEPORT_LB), and the
+    kernel spreads connections by a hash of their addresses.  Nothing is shared, nothing herds.
+*   Workers are forked before any poller exists: a kqueue is not inherited, an AIO context
+    belongs to one address space, an epoll would be shared.
+*   A worker prints into a pipe to the parent, whose end of file is also the news of its death.
+    The other way round the kernel signals the worker when the parent dies: none is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pollers
+from pollers import system
+from pollers.base import POLLIN
+from servers import cli, lifecycle
+from servers.cli import Options
+from servers.lifecycle import CannotServe, log
+from servers.listen import bind, listen, url
+from servers.reactor import Reactor
+
+Announce: TypeAlias = Callable[..., None]
+Serve: TypeAlias = Callable[[Options, socket.socket, Announce], None]
+
+
+def run(server: str, options: Options, serve: Serve) -> int:
+    """Serve with `options.workers` processes until signalled; return the exit code.
+
+    Raises CannotServe.
+    """
+    pollers.raise_nofile()
+    if options.workers == 1:
+        with bind(options.host, options.port) as listener:
+            _work(server, options, serve, listener, 0)
+        return 0
+    # Bound but never listening: it holds the port that the workers share, and gets nothing.
+    with bind(options.host, options.port, share=True) as placeholder:
+        return _Parent(server, options, serve, placeholder).run()
+
+
+def _work(server: str, options: Options, serve: Serve, listener: socket.socket, i: int) -> None:
+    if options.cpus:
+        try:
+            system.pin(options.cpus[i % len(options.cpus)])
+        except OSError as error:
+            raise CannotServe(f"--cpu: {error}") from None
+    listen(listener)
+    address = url(listener)
+
+    def announce(**actual: Any) -> None:
+        pid = os.getpid()
+        lifecycle.say(cli.ready(options, server, address, pid=pid, pids=[pid], **actual))
+
+    try:
+        serve(options, listener, announce)
+    except OSError as error:
+        # Starting needs fds and kernel memory (an AIO ring, a pipe): say which call was refused.
+        raise CannotServe(f"{error}; `python -m pollers` shows the limits") from error
+
+
+class _Worker:
+    """What the parent knows of one child process."""
+
+    def __init__(self, pid: int, pipe: int) -> None:
+        self.pid = pid
+        self.pipe = pipe
+        self.unread = b""
+        self.final: dict[str, Any] | None = None
+        self.code: int | None = None
+
+    def lines(self, data: bytes) -> list[dict[str, Any]]:
+        *whole, self.unread = (self.unread + data).split(b"\n")
+        return [json.loads(line) for line in whole]
+
+
+class _Parent:
+    """Starts the workers, passes signals on, adds up what they say."""
+
+    def __init__(
+        self, server: str, options: Options, serve: Serve, placeholder: socket.socket
+    ) -> None:
+        self._server = server
+        self._options = options
+        self._serve = serve
+        self._address = placeholder.getsockname()[:2]
+        self._url = url(placeholder)
+        self._workers = {worker.pipe: worker for worker in self._start_all()}
+        self._left = dict(self._workers)
+        self._ready: list[dict[str, Any]] = []
+        self._snapshots: list[dict[str, Any]] = []
+        self._stopping = False
+        self._trouble = ""
+
+    def run(self) -> int:
+        with pollers.create("poll") as poller:
+            self._reactor = Reactor(poller)
+            for number in lifecycle.STOP_SIGNALS:
+                self._reactor.on_signal(number, self._stop)
+            self._reactor.on_signal(lifecycle.COUNTERS_SIGNAL, self._ask)
+            for worker in self._workers.values():
+                self._reactor.add(worker.pipe, POLLIN, self._reader(worker))
+            self._reactor.run()
+        for worker in self._workers.values():
+            os.close(worker.pipe)
+        if self._trouble:
+            raise CannotServe(self._trouble)
+        finals = [worker.final for worker in self._workers.values() if worker.final]
+        lifecycle.say(_sum(finals))
+        return max(abs(worker.code or 0) for worker in self._workers.values())
+
+    def _start_all(self) -> list[_Worker]:
+        workers: list[_Worker] = []
+        for i in range(self._options.workers):
+            read_fd, write_fd = os.pipe()
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                for worker in workers:
+                    os.close(worker.pipe)
+                os.close(read_fd)
+                os.dup2(write_fd, 1)
+                os.close(write_fd)
+                os._exit(self._child(i))
+            os.close(write_fd)
+            workers.append(_Worker(pid, read_fd))
+        return workers
+
+    def _child(self, i: int) -> int:
+        system.die_with_parent(signal.SIGTERM)
+        try:
+            host, port = self._address
+            with bind(host, port, share=True) as listener:
+                _work(self._server, self._options, self._serve, listener, i)
+        except CannotServe as error:
+            lifecycle.say({"error": str(error)})
+            return 2
+        except BaseException:
+            # The last frame before os._exit: nobody above could report it.
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def _reader(self, worker: _Worker) -> Callable[[int], None]:
+        def on_readable(bits: int) -> None:
+            data = os.read(worker.pipe, 65536)
+            if not data:
+                self._gone(worker)
+            for line in worker.lines(data):
+                self._hear(worker, line)
+
+        return on_readable
+
+    def _hear(self, worker: _Worker, line: dict[str, Any]) -> None:
+        if "error" in line:
+            self._trouble = self._trouble or line["error"]
+        elif "ready" in line:
+            self._ready.append(line)
+            if len(self._ready) == len(self._workers):
+                pids = [ready["pid"] for ready in self._ready]
+                lifecycle.say(line | {"url": self._url, "pid": os.getpid(), "pids": pids})
+        elif line["final"]:
+            worker.final = line
+        else:
+            self._snapshots.append(line)
+            if len(self._snapshots) >= len(self._left):
+                lifecycle.say(_sum(self._snapshots))
+                self._snapshots.clear()
+
+    def _gone(self, worker: _Worker) -> None:
+        self._reactor.remove(worker.pipe)
+        _, status = os.waitpid(worker.pid, 0)
+        worker.code = os.waitstatus_to_exitcode(status)
+        del self._left[worker.pipe]
+        if not self._stopping:
+            self._trouble = self._trouble or (
+                f"worker {worker.pid} ended by itself (exit code {worker.code}); "
+                "the others were stopped"
+            )
+            self._stop()
+        if not self._left:
+            self._reactor.stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+
+    def _ask(self) -> None:
+        self._snapshots.clear()
+        self._signal(lifecycle.COUNTERS_SIGNAL)
+
+    def _signal(self, number: int) -> None:
+        for worker in self._left.values():
+            try:
+                os.kill(worker.pid, number)
+            except ProcessLookupError:  # it is dead already; its end of file is on the way
+                log(f"worker {worker.pid} is gone")
+
+
+def _sum(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """One counters line for all workers: numbers added, buckets too, peak RSS included."""
+    total: dict[str, Any] = {}
+    for line in lines:
+        for key, value in line.items():
+            if isinstance(value, dict):
+                total[key] = _sum([total.get(key) or {}, value])
+            elif isinstance(value, bool) or value is None:
+                total[key] = value
+            elif key == "monotonic":
+                total[key] = max(value, total.get(key, 0.0))
+            else:
+                total[key] = total.get(key, 0) + value
+    if "pid" in total:
+        total["pid"] = os.getpid()
+    return total
