@@ -109,6 +109,9 @@ ADAPTERS: Final[dict[str, Entry]] = {
     ),
 }
 
+#: What a probe has seen working in this process.
+_working: Final[set[Entry]] = set()
+
 #: What to do about an errno that a factory or a probe met.
 REMEDIES: Final = {
     errno.EMFILE: "close files, or raise the limit: ulimit -n 20000",
@@ -144,6 +147,7 @@ def probe(name: str) -> Availability:
             poller.close()
     except Unavailable as error:
         return Availability(name, False, str(error), False, Capability.NONE, expected, entry.note)
+    _working.add(entry)
     return Availability(name, True, "", poller.emulated, poller.capabilities, expected, entry.note)
 
 
@@ -153,14 +157,15 @@ def probe_all() -> list[Availability]:
 
 
 def create(name: str) -> Poller:
-    """Make a poller, after a probe has shown that it works.
+    """Make a poller; the first of its kind only after a probe has shown that it works.
 
-    Raises UnknownPoller, or Unavailable with the probe's reason.
+    Raises UnknownPoller, or Unavailable with the reason.
     """
     entry = _entry(name)
-    found = probe(name)
-    if not found.available:
-        raise Unavailable(found.reason)
+    if entry not in _working:
+        found = probe(name)
+        if not found.available:
+            raise Unavailable(found.reason)
     return _make(name, entry)
 
 

@@ -6,6 +6,7 @@ this platform does not have is skipped with the probe's reason.
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,10 +18,13 @@ import pollers
 from pollers.base import Poller
 from pollers.fake import FakePoller
 
+#: Once for all tests: a poller of aio takes a while to close.
+probe = functools.cache(pollers.probe)
+
 
 def available(name: str) -> Callable[[], Poller]:
     """What makes the adapter `name`; fails or skips where that does not work here."""
-    found = pollers.probe(name)
+    found = probe(name)
     if found.available:
         return lambda: pollers.create(name)
     if found.expected:

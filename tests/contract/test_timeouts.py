@@ -87,8 +87,8 @@ def test_long_timeouts_end_with_an_event(idle: Poller, pair: Pair, timeout: floa
 def test_an_event_ends_the_wait(idle: Poller, pair: Pair) -> None:
     near, far = pair
     timer = threading.Timer(0.02, far.send, [b"x"])
-    timer.start()
     start = time.monotonic()
+    timer.start()
     try:
         expect_events(idle, {near.fileno(): POLLIN})
     finally:
