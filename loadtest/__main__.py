@@ -37,10 +37,10 @@ DEFAULT: Final = {
     "loads": "busy,idle",
     "warmup": 1.0,
     "measure": 1.0,
-    "budget": 470.0,
+    "budget": 476.0,
 }
 #: Seconds of the budget that are kept for stopping, analysing and writing.
-RESERVE: Final = 8.0
+RESERVE: Final = 6.0
 OK, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add("--measure", type=_seconds, metavar="S", help="measured window (1; quick: 0.5)")
     add("--server-cpu", default="auto", metavar="N", help="the server's core; auto, none")
     add("--load-cpu", default="auto", metavar="N", help="the load's core; auto, none")
-    add("--budget", type=_seconds, metavar="S", help="when to have ended (470; quick: 88)")
+    add("--budget", type=_seconds, metavar="S", help="when to have ended (476; quick: 88)")
     return made
 
 

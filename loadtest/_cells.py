@@ -106,8 +106,8 @@ ROWS: Final = (
     Row("select", "select", "reactor", "select"),
     Row("kqueue", "kqueue", "reactor", "kqueue"),
     Row("asyncio", "asyncio", "asyncio", None),
-    Row("uvloop-0", "uvloop, USE_IO_URING=0", "uvloop", None, env=(("UV_USE_IO_URING", "0"),)),
-    Row("uvloop-1", "uvloop, USE_IO_URING=1", "uvloop", None, env=(("UV_USE_IO_URING", "1"),)),
+    Row("uvloop-0", "uvloop, UV_USE_IO_URING=0", "uvloop", None, env=(("UV_USE_IO_URING", "0"),)),
+    Row("uvloop-1", "uvloop, UV_USE_IO_URING=1", "uvloop", None, env=(("UV_USE_IO_URING", "1"),)),
     Row("trio", "trio", "trio", None),
 )
 

@@ -111,12 +111,14 @@ async def _watch(signals: Any, scope: trio.CancelScope, outcome: Outcome) -> Non
 
 async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
     cells = list(plan.cells)
-    taken: dict[str, float] = {}
+    taken: dict[str, list[float]] = {cell.key: [] for cell in cells}
     for number in range(plan.rounds):
-        if number and (left := plan.until - time.monotonic()) < (need := sum(taken.values())):
+        need = sum(sum(seconds) / len(seconds) for seconds in taken.values() if seconds)
+        left = plan.until - time.monotonic()
+        if number and left < need:
             outcome.stopped = (
                 f"round {number + 1} of {plan.rounds} would take about {need:.0f} s, and "
-                f"{max(left, 0):.0f} s of the time budget are left"
+                f"{max(left, 0.0):.0f} s of the time budget are left"
             )
             return
         sequence = order(cells, number, plan.seed)
@@ -128,7 +130,7 @@ async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
             progress.cell(number, plan.rounds, cell)
             begun = time.monotonic()
             measured[cell.key] = await measure(plan, cell)
-            taken[cell.key] = max(taken.get(cell.key, 0.0), time.monotonic() - begun)
+            taken[cell.key].append(time.monotonic() - begun)
             progress.done(cell, measured[cell.key])
         for cell in sequence:  # what cannot run is not tried again
             if reason := measured[cell.key].get("unavailable"):
@@ -162,7 +164,9 @@ async def measure(plan: Plan, cell: Cell) -> dict[str, Any]:
     token = secrets.token_hex(8)
     words = command(plan, cell, out, limit)
     try:
-        code = await _processes.run(words, token, environment(cell), plan.scratch, log, limit)
+        code = await _processes.run(
+            words, token, environment(cell), plan.scratch, log, limit, result=out
+        )
     except _processes.TimedOut:
         return _failed(cell, f"did not end within {limit:.0f} s and was stopped: {_last(log)}")
     try:

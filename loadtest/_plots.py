@@ -106,10 +106,24 @@ def _ratio_panel(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, title:
             fontsize=8.5,
             color=color,
         )
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.9), high + (high - low) * 0.08)
+    _scale(axes, [one[name] for one in rows if one[name]])
     axes.set_title(title, loc="left", fontsize=10)
     _tidy(axes)
+
+
+def _scale(axes: Any, values: Sequence[Mapping[str, Any]]) -> None:
+    """Logarithmic where ratios are far apart: half and double are then equally far from 1."""
+    low = min(value["low"] for value in values)
+    high = max(value["high"] for value in values)
+    if high / low > 3:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(base=2))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(low / 1.15, high * (high / low) ** 0.14)
+    else:
+        room = (high - low) or 0.1
+        axes.set_xlim(low - 0.05 * room, high + 0.16 * room)
 
 
 def _look(one: Mapping[str, Any], name: str) -> tuple[str, bool]:

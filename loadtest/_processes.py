@@ -7,8 +7,9 @@ Locust's group does not reach them.  What they share is the environment: every p
 carries a token in the variable `MARK`, and is found by it even when its parent has gone.
 
 Stopping is SIGTERM to Locust, which stops its server in order; what is left after `PATIENCE`
-seconds is killed, and then it is looked again.  Processes are held by pid *and* start time
-(psutil), so that a number used anew is never hit.
+seconds is killed, and then it is looked again.  A result that was written ends the patience: some
+servers take seconds to close 10,000 connections, in which nothing is measured.  Processes are
+held by pid *and* start time (psutil), so that a number used anew is never hit.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import trio
 
 MARK: Final = "POLLMARK_RUN"
 #: Seconds that Locust has to stop what it started.
-PATIENCE: Final = 5.0
+PATIENCE: Final = 3.0
+#: Seconds that a command has to end by itself once its result is there, and between looks for it.
+SETTLE, LOOK = 0.6, 0.05
 #: Seconds that the kernel has to end killed processes.
 REAP: Final = 5.0
 
@@ -39,12 +42,19 @@ class Remains(Exception):
 
 
 async def run(
-    words: Sequence[str], token: str, env: Mapping[str, str], cwd: Path, log: Path, seconds: float
-) -> int:
+    words: Sequence[str],
+    token: str,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    seconds: float,
+    result: Path | None = None,
+) -> int | None:
     """Run a command to its end; return its exit code, or minus the signal's number.
 
-    Raises TimedOut after `seconds`.  Whatever happens, cancellation included, no process that
-    carries `token` is left when this returns; else Remains is raised.
+    When `result` exists, the command has `SETTLE` seconds left to end by itself, after which it
+    is ended and None returned.  Raises TimedOut after `seconds`.  Whatever happens, cancellation
+    included, no process that carries `token` is left when this returns; else Remains is raised.
     """
     with log.open("wb") as output:
         process = await trio.lowlevel.open_process(
@@ -56,28 +66,36 @@ async def run(
             cwd=str(cwd),
             start_new_session=True,
         )
+    patience = PATIENCE
     try:
         with trio.move_on_after(seconds):
-            return await process.wait()
+            while result is not None and process.poll() is None and not result.exists():
+                await trio.sleep(LOOK)
+            if result is None:
+                return await process.wait()
+            with trio.move_on_after(SETTLE):
+                return await process.wait()
+            patience = 0.0
+            return None
         raise TimedOut
     finally:
         with trio.CancelScope(shield=True):
-            await _end(process, token)
+            await _end(process, token, patience)
 
 
-async def _end(process: trio.Process, token: str) -> None:
-    if process.returncode is None:
+async def _end(process: trio.Process, token: str, patience: float) -> None:
+    if process.returncode is None and patience:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(patience):
             await process.wait()
-    for one in marked(token):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
     with trio.move_on_after(REAP):
+        while left := marked(token):
+            for one in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            await trio.sleep(0.01)
         await process.wait()
-        while marked(token):
-            await trio.sleep(0.02)
     if left := marked(token):
         names = ", ".join(f"{one.pid}" for one in left)
         raise Remains(f"processes {names} of this run could not be ended: end them by hand")

@@ -131,7 +131,7 @@ def test_interrupted_it_stops_everything_and_keeps_the_finished_rounds(
 def test_a_budget_that_ends_in_the_first_round_is_said_and_nothing_is_compared(
     tmp_path: Path,
 ) -> None:
-    done = compare(*SHORT, "--budget", "8.5", "--out", str(tmp_path))
+    done = compare(*SHORT, "--budget", "6.8", "--out", str(tmp_path))
     assert done.returncode == 1
     assert "time budget ended within round 1" in done.stdout
     assert "nothing could be compared" in done.stderr
@@ -180,6 +180,17 @@ def test_a_command_that_does_not_end_is_stopped_with_its_children(
     words = [sys.executable, "-c", code]
     with pytest.raises(_processes.TimedOut):
         trio.run(_processes.run, words, token, os.environ, tmp_path, tmp_path / "log", 0.5)
+    assert _processes.marked(token) == []
+
+
+def test_once_the_result_is_there_the_command_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_processes, "SETTLE", 0.1)
+    token, result, log = secrets.token_hex(8), tmp_path / "result", tmp_path / "log"
+    code = f"{SPAWN}open({str(result)!r}, 'w').close(); time.sleep(60)"
+    words = [sys.executable, "-c", code]
+    assert trio.run(_processes.run, words, token, os.environ, tmp_path, log, 20, result) is None
     assert _processes.marked(token) == []
 
 
