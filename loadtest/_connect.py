@@ -109,8 +109,9 @@ class Connector:
             return
         received += data
         if not data or not self._probe.startswith(received):
-            said = "closed the connection" if not data else "sent back other bytes"
-            raise CannotConnect(f"the server {said} when a first message was to be echoed")
+            if not data:
+                raise OSError(errno.ECONNRESET, "end of file before its first echo")
+            raise CannotConnect("the server sent back other bytes than a first message had")
         if received == self._probe:
             del self._under_way[fd]
         else:
@@ -121,6 +122,8 @@ class Connector:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRNOTAVAIL:
             why += "; no free port: widen net.ipv4.ip_local_port_range or use fewer connections"
+        elif error.errno in (errno.EPIPE, errno.ECONNRESET):
+            why += "; the server closed it: are that many beyond its poller or its nofile limit?"
         return f"{where} failed: {why}"
 
     def _close(self) -> None:

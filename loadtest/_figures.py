@@ -92,4 +92,5 @@ def summary(result: dict[str, Any]) -> str:
     )
     if result["server"]:
         line += f"; server {result['server']['cpu_share']:.0%} of a core"
-    return f"{line}; swarm {result['client']['cpu_share']:.0%} of a core; bound: {result['bound']}"
+    line += f"; swarm {result['client']['cpu_share']:.0%} of a core"
+    return f"{line}; bound: {result['bound'] or 'unknown'}"

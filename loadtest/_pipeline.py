@@ -25,6 +25,9 @@ from pollers.base import POLLIN, Capability, Poller
 
 #: Below this (seconds) a wait is spun through where the poller's timeouts are milliseconds.
 SPIN: Final = 0.001
+#: The shortest wait (seconds) otherwise: about what a sleeping thread is late by anyway (Linux's
+#: timer slack is 50 us), and enough that a fast schedule is sent a few messages at a time.
+NAP: Final = 0.0001
 
 
 @dataclass(slots=True)
@@ -103,7 +106,9 @@ class Pipeline(Exchange):
             if self._flights[fd].turns == turn and fd in self._sockets:
                 self._refill(fd, now)
         wait = schedule.wait(monotonic_ns())
-        return wait if self._precise or wait > SPIN else 0.0
+        if self._precise:
+            return max(wait, NAP) if wait else 0.0
+        return wait if wait > SPIN else 0.0
 
     def _send(self, fd: int, now: int) -> None:
         self._refill(fd, now)

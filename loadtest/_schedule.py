@@ -30,7 +30,7 @@ def parse_active(text: str, connections: int) -> int:
     try:
         if stated.endswith("%"):
             share = float(stated[:-1])
-            active = math.ceil(connections * share / 100) if math.isfinite(share) else -1
+            active = math.ceil(connections * share / 100) if 0 <= share <= 100 else -1
         else:
             active = int(stated)
     except ValueError:

@@ -28,7 +28,7 @@ from gevent.event import AsyncResult
 from gevent.queue import Empty, Queue
 
 from loadtest._options import AUTO, Options
-from loadtest._sources import parse_url
+from loadtest._sources import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -180,16 +180,16 @@ class Server:
 
 def verify(url: str) -> None:
     """Have random messages of many sizes echoed.  Raises ServerError at the first wrong byte."""
-    host, port = parse_url(url)
     sizes = [*SIZES, *(random.randint(1, 100_000) for _ in range(4))]
     random.shuffle(sizes)
     with gevent.Timeout(VERIFY_TIMEOUT, False):
         try:
-            with socket.create_connection((host, port)) as sock:
+            with socket.create_connection(resolve(url)) as sock:
                 for size in sizes:
                     _verify_one(sock, random.randbytes(size))
-        except OSError as error:
-            raise ServerError(f"{url} cannot be verified: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ServerError(f"{url} cannot be verified: {why}") from error
         return
     raise ServerError(f"{url} cannot be verified: no whole echo within {VERIFY_TIMEOUT:g} s")
 

@@ -31,7 +31,16 @@ def parse_url(url: str) -> tuple[str, int]:
     host, _, port = rest.rpartition(":")
     if scheme != "tcp" or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{url!r} is not the address of a server: give it as tcp://host:port")
-    return host.strip("[]"), int(port)
+    return host, int(port)
+
+
+def resolve(url: str) -> tuple[str, int]:
+    """The IPv4 address and port of tcp://host:port, looked up once.  Raises ValueError."""
+    host, port = parse_url(url)
+    try:
+        return socket.gethostbyname(host), port
+    except OSError as error:
+        raise ValueError(f"{url!r}: no IPv4 address is known for {host}: {error}") from error
 
 
 class Sources:

@@ -38,7 +38,7 @@ from loadtest._connect import CannotConnect, Connector
 from loadtest._exchange import Exchange, Recorder, payloads
 from loadtest._pipeline import Pipeline
 from loadtest._schedule import Schedule, Steadiness, active_slots, fairness
-from loadtest._sources import Sources, parse_url
+from loadtest._sources import Sources, resolve
 from pollers.base import Poller
 from pollers.limits import OTHER_FDS, raise_nofile
 
@@ -248,13 +248,13 @@ def drive(config: Config, orders: Orders) -> None:
     check_fds(config.connections)
     started = time.monotonic()
     with create_poller(config.poller) as poller:
-        address = parse_url(config.url)
         probe = payloads(min(config.size, 4096), config.seed)[0]
         try:
+            address = resolve(config.url)
             sockets = Connector(
                 poller, address, Sources(address[0]), config.connections, probe
             ).run(config.connect_timeout)
-        except CannotConnect as error:
+        except (CannotConnect, ValueError) as error:
             raise Failed(str(error)) from error
         slots = active_slots(config.connections, config.active)
         say(

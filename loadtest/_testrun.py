@@ -41,7 +41,7 @@ class TestRun:
         self.measuring: gevent.Greenlet | None = None
         self._affinity: list[int] = []
         self._given_host = environment.host
-        self._swarms = 0
+        self._swarms = max(0, getattr(environment.runner, "worker_index", 0))
         self._written = False
 
     @property
@@ -96,7 +96,8 @@ class TestRun:
         if self.measurement and self.measuring:
             self.measurement.stop()
             if self.measuring is not gevent.getcurrent():
-                self.measuring.join(END_TIMEOUT if not self.options.measure else 0)
+                lasts = not self.options.measure and not self.environment.process_exit_code
+                self.measuring.join(END_TIMEOUT if lasts else 0)
                 self.measuring.kill()
             self.write({"failed": "the test was stopped before the measurement was complete"})
 

@@ -20,7 +20,7 @@ from loadtest import _lifecycle, _stats
 from loadtest._connect import RESET_ON_CLOSE
 from loadtest._exchange import payloads
 from loadtest._histogram import Histogram
-from loadtest._sources import Sources, parse_url
+from loadtest._sources import Sources, resolve
 from loadtest._swarm_link import SwarmLink, config
 from loadtest._testrun import TestRun
 
@@ -113,7 +113,7 @@ class _Shared:
 
     def __init__(self, test: TestRun, url: str) -> None:
         self.test = test
-        self.address = parse_url(url)
+        self.address = resolve(url)
         self.sources = Sources(self.address[0])
         self.messages = itertools.cycle(payloads(test.options.message_size, seed=0))
 

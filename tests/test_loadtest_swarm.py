@@ -1,0 +1,265 @@
+"""The helper process of a swarm, by its lines, against servers good and bad."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from loadtest._histogram import Histogram
+from loadtest._sources import Sources, parse_url, resolve
+
+Line = dict[str, Any]
+
+
+@contextmanager
+def server(answer: Callable[[bytes], bytes], backlog: int = 128) -> Iterator[str]:
+    """A server in a thread which sends `answer(data)` back; b"" closes the connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+    stop, stopped = socket.socketpair()
+
+    def serve() -> None:
+        watched: list[socket.socket] = [listener, stopped]
+        while stopped not in (ready := select.select(watched, [], [])[0]):
+            for sock in ready:
+                if sock is listener:
+                    watched.append(listener.accept()[0])
+                    continue
+                try:
+                    data = sock.recv(65536)
+                    reply = answer(data) if data else b""
+                    if reply:
+                        sock.sendall(reply)
+                        continue
+                except ConnectionError:
+                    pass
+                watched.remove(sock)
+                sock.close()
+        for sock in watched:
+            sock.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield address(listener)
+    finally:
+        stop.close()
+        thread.join()
+
+
+def address(listener: socket.socket) -> str:
+    return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class Swarm:
+    """The helper; `until` reads its lines, `lines` keeps them."""
+
+    def __init__(self, url: str, **changes: Any) -> None:
+        config: Line = {
+            "url": url,
+            "connections": 20,
+            "active": 20,
+            "size": 64,
+            "rate": 0.0,
+            "pipeline": 1,
+            "poller": "auto",
+            "seed": 1,
+            "connect_timeout": 10.0,
+            "reply_timeout": 10.0,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "loadtest._swarm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[Line] = []
+        self.send(config | changes)
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        with self.process:
+            pass
+
+    def send(self, what: Line) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+
+    def until(self, event: str) -> Line:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            self.lines.append(json.loads(text))
+            if self.lines[-1]["event"] == event:
+                return self.lines[-1]
+        pytest.fail(f"no line {event!r}, but {[line['event'] for line in self.lines]}")
+
+    def finish(self) -> int:
+        """Close its stdin, read the rest, return the exit code."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.lines += [json.loads(text) for text in self.process.stdout]
+        return self.process.wait(10)
+
+    def errors(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for line in self.lines:
+            for kind, count in line.get("errors", {}).items() if line["event"] == "sample" else ():
+                found[kind] = found.get(kind, 0) + count
+        return found
+
+
+def echo(data: bytes) -> bytes:
+    return data
+
+
+@pytest.mark.parametrize("changes", [{}, {"pipeline": 4}, {"rate": 2000.0}, {"size": 100_000}])
+def test_a_window_is_measured_and_its_samples_add_up(changes: Line) -> None:
+    with server(echo) as url, Swarm(url, **changes) as swarm:
+        connected = swarm.until("connected")
+        assert (connected["connections"], connected["active"]) == (20, 20)
+        begin = time.monotonic() + 0.05
+        swarm.send({"command": "measure", "at": begin, "until": begin + 0.3})
+        measured = swarm.until("measured")
+        assert swarm.finish() == 0
+    assert begin <= measured["from"] < measured["until"]
+    assert measured["until"] >= begin + 0.3
+    inside = [
+        line
+        for line in swarm.lines
+        if line["event"] == "sample" and measured["from"] < line["until"] <= measured["until"]
+    ]
+    assert measured["messages"] == sum(line["messages"] for line in inside) > 0
+    assert Histogram.from_json(measured["service"]).total == measured["messages"]
+    assert (measured["intended"] is not None) == bool(changes.get("rate"))
+    assert measured["fairness"]["max"] >= measured["fairness"]["min"] > 0
+    assert swarm.errors() == {}
+    assert swarm.lines[-1]["event"] == "done"
+
+
+def test_only_the_active_connections_are_busy() -> None:
+    with server(echo) as url, Swarm(url, active=5) as swarm:
+        assert swarm.until("connected")["active"] == 5
+        swarm.send({"command": "measure", "at": time.monotonic(), "until": None})
+        while not swarm.until("sample")["messages"]:
+            pass
+        swarm.send({"command": "end"})
+        measured = swarm.until("measured")
+        assert swarm.finish() == 0
+    total = measured["messages"]
+    assert 5 * measured["fairness"]["min"] <= total <= 5 * measured["fairness"]["max"]
+
+
+def test_warm_up_ends_when_the_throughput_is_steady_or_at_its_limit() -> None:
+    with server(echo) as url, Swarm(url, rate=1000.0) as swarm:
+        swarm.until("connected")
+        swarm.send({"command": "warm up", "limit": 20.0})
+        steady = swarm.until("steady")
+        swarm.send({"command": "warm up", "limit": 0.01})
+        limited = swarm.until("steady")
+        assert swarm.finish() == 0
+    assert steady["steady"]
+    assert steady["seconds"] < 20
+    assert not limited["steady"]
+
+
+def test_the_end_of_stdin_ends_the_window_and_the_process() -> None:
+    with server(echo) as url, Swarm(url) as swarm:
+        swarm.until("connected")
+        swarm.send({"command": "measure", "at": time.monotonic(), "until": None})
+        swarm.until("sample")
+        assert swarm.finish() == 0
+    assert [line["event"] for line in swarm.lines][-3:] == ["measured", "sample", "done"]
+
+
+def test_wrong_bytes_under_load_are_an_error_that_ends_the_swarm() -> None:
+    answered = 0
+
+    def corrupt_after_the_first(data: bytes) -> bytes:
+        nonlocal answered
+        answered += 1
+        return data if answered == 1 else data[::-1]
+
+    with server(corrupt_after_the_first) as url, Swarm(url, connections=1, active=1) as swarm:
+        assert "lost" in swarm.until("failed")["why"]
+        assert swarm.finish() == 1
+    assert swarm.errors() == {"wrong bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [(lambda data: data[::-1], "other bytes"), (lambda _: b"", "the server closed it")],
+)
+def test_a_server_that_does_not_echo_is_refused_before_the_load(
+    answer: Callable[[bytes], bytes], why: str
+) -> None:
+    with server(answer) as url, Swarm(url) as swarm:
+        assert why in swarm.until("failed")["why"]
+        assert swarm.finish() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"poller": "nope"}, "no poller is called 'nope'"),
+        ({"connections": 10**6}, "use at most"),
+        ({"url": "tcp://127.0.0.1:1"}, "Connection refused"),
+        ({"url": "tcp://::1:80"}, "no IPv4 address"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_line(changes: Line, why: str) -> None:
+    with server(echo) as url, Swarm(**{"url": url} | changes) as swarm:
+        failed = swarm.until("failed")
+        assert why in failed["why"]
+        assert "\n" not in failed["why"]
+        assert swarm.finish() == 1
+
+
+def test_a_server_that_never_accepts_is_given_up_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        url = address(listener)
+        with Swarm(url, connect_timeout=0.3) as swarm:
+            assert "0 of 20 connections were open after 0.3 s" in swarm.until("failed")["why"]
+            assert swarm.finish() == 1
+
+
+def test_sources_are_spread_over_the_loopback_and_leave_the_port_to_connect() -> None:
+    sources = Sources("127.0.0.1")
+    if not sources.addresses:
+        pytest.skip("no aliases on the loopback interface")
+    used = set()
+    for _ in range(2 * len(sources.addresses)):
+        with socket.socket() as sock:
+            sources.bind(sock)
+            address, port = sock.getsockname()
+            used.add(address)
+            assert (port == 0) == sources.late_port
+    assert used == set(sources.addresses)
+    elsewhere = Sources("192.0.2.1")
+    with socket.socket() as sock:
+        elsewhere.bind(sock)
+        assert sock.getsockname() == ("0.0.0.0", 0)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:80", "http://h:80", "tcp://h", "tcp://h:0", "tcp://:1"]
+)
+def test_an_address_is_tcp_host_port(url: str) -> None:
+    assert parse_url("tcp://localhost:80/") == ("localhost", 80)
+    assert resolve("tcp://127.0.0.1:80") == ("127.0.0.1", 80)
+    with pytest.raises(ValueError, match="tcp://host:port"):
+        parse_url(url)
