@@ -79,34 +79,49 @@ class Progress(Protocol):
 
 
 def run(plan: Plan, progress: Progress) -> Outcome:
-    """Measure until the plan is done, the budget used up or a signal comes."""
+    """Measure until the plan is done, the budget used up or a signal comes.
+
+    SIGINT and SIGTERM end the run in order, however often they come.  For the main thread only.
+    """
     outcome = Outcome()
-    trio.run(_run, plan, progress, outcome)
+    scope = trio.CancelScope()
+    token: trio.lowlevel.TrioToken | None = None
+
+    def stop(number: int, frame: object) -> None:
+        if not outcome.interrupted:
+            outcome.interrupted = True
+            outcome.stopped = (
+                f"{signal.Signals(number).name} during round {len(outcome.rounds) + 1}, "
+                "which is left out"
+            )
+        if token is not None:
+            token.run_sync_soon(scope.cancel)
+
+    async def measure_all() -> None:
+        nonlocal token
+        token = trio.lowlevel.current_trio_token()
+        with scope:
+            if not outcome.interrupted:
+                await _within_budget(plan, progress, outcome)
+        token = None
+
+    # Before trio starts, as it takes SIGINT for itself where nobody else has.
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        trio.run(measure_all)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     return outcome
 
 
-async def _run(plan: Plan, progress: Progress, outcome: Outcome) -> None:
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            nursery.start_soon(_watch, signals, nursery.cancel_scope, outcome)
-            with trio.move_on_at(trio.current_time() + plan.until - time.monotonic()) as budget:
-                await _rounds(plan, progress, outcome)
-            if budget.cancelled_caught:
-                outcome.stopped = (
-                    f"the time budget ended within round {len(outcome.rounds) + 1}, "
-                    "which is left out"
-                )
-            nursery.cancel_scope.cancel()
-
-
-async def _watch(signals: Any, scope: trio.CancelScope, outcome: Outcome) -> None:
-    async for number in signals:
-        outcome.interrupted = True
+async def _within_budget(plan: Plan, progress: Progress, outcome: Outcome) -> None:
+    with trio.move_on_at(trio.current_time() + plan.until - time.monotonic()) as budget:
+        await _rounds(plan, progress, outcome)
+    if budget.cancelled_caught:
         outcome.stopped = (
-            f"{signal.Signals(number).name} during round {len(outcome.rounds) + 1}, "
-            "which is left out"
+            f"the time budget ended within round {len(outcome.rounds) + 1}, which is left out"
         )
-        scope.cancel()
 
 
 async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:

@@ -117,6 +117,7 @@ def test_interrupted_it_stops_everything_and_keeps_the_finished_rounds(
             assert time.monotonic() < deadline
             seen |= {one.pid: one for one in descendants(process.pid)}
         process.send_signal(number)
+        process.send_signal(number)  # the impatient press it twice
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert psutil.wait_procs(list(seen.values()), timeout=1)[1] == []
