@@ -11,12 +11,15 @@ Facts about Locust's events (2.47)
     comes before the workers are told.  There the server is stopped at `quitting`.
 *   `quit` comes last, whatever happened: nothing started here is left running after it.
 *   `environment.process_exit_code` wins over Locust's own idea of the exit code.
+*   A SIGINT raises KeyboardInterrupt in whichever greenlet runs, and Locust's statistics printer
+    takes it for its own end: the test goes on.  So here it is always thrown into the main one.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -118,6 +121,8 @@ def install() -> None:
 
 
 def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
+    main = gevent.getcurrent()
+    gevent.signal_handler(signal.SIGINT, lambda: gevent.kill(main, KeyboardInterrupt))
     options: Any = environment.parsed_options
     if not options.user_classes and not options.class_picker:
         named = [user for user in environment.user_classes if user.__name__ != SWARM]
