@@ -61,6 +61,8 @@ can be nested       yes             no         no         yes             no
     keeps its file open goes on reporting; see tests/test_epoll_facts.py.
 *   poll and select watch numbers: one that is closed while registered and opened again before
     the next poll() goes on being watched, with its new file.
+*   The kernel may complete an aio poll from a work queue: its event then shows at a poll() a
+    moment later than the condition holds, so that one poll(0) may miss it.
 *   aio holds a reference to an armed file.  `unregister()` drops it by io_cancel, which walks a
     list of all armed polls: closing thousands of *idle* sockets at once is cheaper if each is
     `shutdown()` first, as the poll has then completed by itself.

@@ -29,6 +29,10 @@ System: TypeAlias = Callable[[int, Reader], list["Limit"]]
 CONNECTIONS: Final = 10_000
 #: fds of a process that are not connections: listeners, pipes, libraries, a poller's own.
 OTHER_FDS: Final = 240
+#: What the aio poller begins with; it doubles that when it is full (see pollers.aio.poller).
+AIO_FIRST: Final = 1024
+#: fs.aio-max-nr unless somebody changed it.
+AIO_DEFAULT: Final = 65536
 #: A backlog that a burst of connects is unlikely to fill before the server accepts again.
 BACKLOG: Final = 1024
 
@@ -104,8 +108,10 @@ def _nofile(connections: int, limits: tuple[int, int] | None = None) -> list[Lim
 def _linux(connections: int, number: Reader) -> list[Limit]:
     maximum, used = number("fs.aio-max-nr"), number("fs.aio-nr")
     free = None if maximum is None or used is None else maximum - used
-    # One poll and one cancel or completion for each connection may be outstanding at a time.
-    requests = 2 * connections
+    requests = AIO_FIRST
+    while requests <= connections:
+        requests *= 2
+    requests += requests // 2  # the context before the last doubling is still there
     first, last = number("net.ipv4.ip_local_port_range"), number("net.ipv4.ip_local_port_range.1")
     ports = None if first is None or last is None else last - first + 1
     return [
@@ -114,7 +120,7 @@ def _linux(connections: int, number: Reader) -> list[Limit]:
             free,
             requests,
             "requests that Linux AIO may still hold, over all processes",
-            f"as root: sysctl -w fs.aio-max-nr={(used or 0) + max(requests, 65536)}",
+            f"as root: sysctl -w fs.aio-max-nr={(used or 0) + max(requests, AIO_DEFAULT)}",
         ),
         judge(
             "net.core.somaxconn",

@@ -6,12 +6,25 @@ Everything above pollers/ asks here instead of asking which platform this is.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import sys
 from typing import Final
 
 from pollers.syscall import check
+
+if sys.platform == "linux":
+    from os import SPLICE_F_NONBLOCK, splice
+
+    HAS_SPLICE: Final = True
+else:
+    HAS_SPLICE = False
+    SPLICE_F_NONBLOCK = 0
+
+    def splice(src: int, dst: int, count: int, *, flags: int = 0) -> int:
+        raise OSError(errno.ENOSYS, "splice(2) exists on Linux only")
+
 
 #: The socket option that spreads the connections of one port over several listeners:
 #: SO_REUSEPORT_LB on FreeBSD >= 12 (<sys/socket.h>, 0x00010000), SO_REUSEPORT elsewhere.

@@ -7,3 +7,8 @@ cli.py        the command line that all servers share
 reactor.py    our event loop over any Poller; accept.py its acceptor; pipes.py its pipe pool
 echo/         `python -m servers.echo`
 """
+
+import os
+
+# numpy (for aio) would start a thread a core for linear algebra, which no server does.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -98,9 +98,9 @@ def options(arguments: argparse.Namespace) -> Options:
 
 def _available(poller: str | None) -> str:
     if poller is None:
-        for found in pollers.probe_all():
-            if found.available:
-                return found.name
+        for name in pollers.names():  # one by one: a probe may import much
+            if pollers.probe(name).available:
+                return name
         raise CannotServe("no poller is available here: `python -m pollers` says why")
     try:
         found = pollers.probe(poller)

@@ -16,8 +16,9 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pollers.base import Counters
 
@@ -45,15 +46,27 @@ class Tally:
     """Stalls of the splice backend that found no free pipe and were kept in memory."""
     idle_closes: int = 0
     accept_errors: int = 0
+    received: int = 0
+    """Bytes that connections now closed had received; each one counts its own until then."""
 
     @property
     def open(self) -> int:
         return self.accepted - self.closed
 
 
-def counters(tally: Tally, poller: Counters | None, final: bool) -> dict[str, Any]:
-    """The counters line.  `kernel_calls` are the poller's own, without the recv and send of the
-    handlers; null where the loop is not ours and counts none.
+class Counted(Protocol):
+    """A connection, for the counters: how many bytes came in on it."""
+
+    received: int
+
+
+def counters(
+    tally: Tally, connections: Iterable[Counted], poller: Counters | None, final: bool
+) -> dict[str, Any]:
+    """The counters line.
+
+    `received` are all bytes that were read.  `kernel_calls` are the poller's own, without the recv
+    and send of the handlers; null where the loop is not ours and counts none.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
@@ -64,6 +77,7 @@ def counters(tally: Tally, poller: Counters | None, final: bool) -> dict[str, An
         "accepted": tally.accepted,
         "closed": tally.closed,
         "open": tally.open,
+        "received": tally.received + sum(connection.received for connection in connections),
         "resets": tally.resets,
         "stalls": tally.stalls,
         "spills": tally.spills,

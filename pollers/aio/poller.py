@@ -106,6 +106,8 @@ class AioPoller(Adapter):
         self._allocate(capacity)
         self._make_room(MAX_EVENTS)
         self._take_slot(self._wakeup.fd, POLLIN, oneshot=False)
+        # Nothing of it is reported: its completion may be reaped long after the wake was noticed.
+        self._masks[self._slot_of[self._wakeup.fd]] = 0
 
     def register(
         self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False
@@ -149,7 +151,8 @@ class AioPoller(Adapter):
             slots, results = self._take_completions(timeout, max_events)
             events = self._deliver(slots, results)
             if self._wakeup.pending:
-                events = self._without_wake(events)
+                self._wakeup.clear()
+                self.counters.kernel_calls += 2  # the write that woke us, and the read
                 break
             # What came may have concerned nobody: a stale completion, a bit nobody asked for.
             if events or not len(slots) or (timeout is not None and timeout <= 0):
@@ -367,12 +370,6 @@ class AioPoller(Adapter):
         self._waiting[again] = True
         self._again = again
         return events
-
-    def _without_wake(self, events: Events) -> Events:
-        self._wakeup.clear()
-        self.counters.kernel_calls += 2  # the write that woke us, and the read
-        fd = self._wakeup.fd
-        return [event for event in events if event[0] != fd]
 
     def _make_room(self, most: int) -> None:
         self._events = np.zeros(most, IO_EVENT)

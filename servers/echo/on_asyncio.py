@@ -53,7 +53,7 @@ class EchoService:
         self._limit.log(f"{context['message']}: {context.get('exception')}")
 
     def report(self, final: bool) -> None:
-        lifecycle.say(lifecycle.counters(self.tally, None, final))
+        lifecycle.say(lifecycle.counters(self.tally, self.connections, None, final))
 
     async def sweep(self, timeout: float) -> None:
         while True:
@@ -66,14 +66,15 @@ class EchoService:
 class EchoProtocol(asyncio.BufferedProtocol):
     """One echo connection."""
 
-    __slots__ = ("_service", "_view", "_write", "active", "quiet", "transport")
+    __slots__ = ("_service", "_view", "_write", "quiet", "received", "seen", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, service: EchoService) -> None:
         self._service = service
         self._view = service.view
-        self.active = True
+        self.received = 0
+        self.seen = 0
         self.quiet = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,7 +89,7 @@ class EchoProtocol(asyncio.BufferedProtocol):
         return self._service.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.active = True
+        self.received += nbytes
         self._write(bytes(self._view[:nbytes]))
 
     def pause_writing(self) -> None:
@@ -96,7 +97,7 @@ class EchoProtocol(asyncio.BufferedProtocol):
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.active = True
+        self.quiet = 0
         self.transport.resume_reading()
 
     def eof_received(self) -> bool:
@@ -106,6 +107,7 @@ class EchoProtocol(asyncio.BufferedProtocol):
         service = self._service
         service.connections.discard(self)
         service.tally.closed += 1
+        service.tally.received += self.received
         if exc is not None:
             service.tally.resets += 1
         if service.draining and not service.connections:

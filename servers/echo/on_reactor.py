@@ -10,12 +10,13 @@ from typing import Any, TypeAlias
 
 import pollers
 from pollers.base import POLLIN, Poller
+from pollers.system import HAS_SPLICE
 from servers import idle, lifecycle
 from servers.accept import Acceptor
 from servers.cli import Options
 from servers.echo.reactor_copy import CopyConnection
 from servers.echo.reactor_splice import SharedPipe, SpliceConnection
-from servers.lifecycle import Tally
+from servers.lifecycle import CannotServe, Tally
 from servers.reactor import Reactor
 
 Connection: TypeAlias = CopyConnection | SpliceConnection
@@ -50,20 +51,23 @@ class EchoService:
         self.reactor.close(connection.fd, connection)
         self.connections.discard(connection)
         self.tally.closed += 1
+        self.tally.received += connection.received
         if reset:
             self.tally.resets += 1
         if self._draining and not self.connections:
             self.reactor.stop()
 
     def report(self, final: bool) -> None:
-        lifecycle.say(lifecycle.counters(self.tally, self.reactor.poller.counters, final))
+        poller = self.reactor.poller.counters
+        lifecycle.say(lifecycle.counters(self.tally, self.connections, poller, final))
 
     def close(self) -> None:
         """Close what the drain left open."""
-        for connection in self.connections:
+        while self.connections:
+            connection = self.connections.pop()
             connection.close()
-        self.tally.closed += len(self.connections)
-        self.connections.clear()
+            self.tally.closed += 1
+            self.tally.received += connection.received
 
     def _connect(self, sock: socket.socket) -> None:
         connection = self._make(sock, self)
@@ -94,6 +98,8 @@ class EchoService:
 def serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
     assert options.poller is not None
+    if options.backend == "splice" and not HAS_SPLICE:
+        raise CannotServe("--backend splice: splice(2) exists on Linux only; use --backend copy")
     with contextlib.ExitStack() as stack:
         poller = stack.enter_context(pollers.create(options.poller))
         make: Callable[..., Connection] = CopyConnection

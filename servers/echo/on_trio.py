@@ -22,12 +22,13 @@ from servers.listen import CHUNK
 class Connection:
     """One echo connection: what the idle sweep needs to know of it."""
 
-    __slots__ = ("active", "quiet", "scope", "stream")
+    __slots__ = ("quiet", "received", "scope", "seen", "stream")
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self.scope = trio.CancelScope()
-        self.active = True
+        self.received = 0
+        self.seen = 0
         self.quiet = 0
 
 
@@ -49,12 +50,14 @@ class EchoService:
             with connection.scope:
                 async with stream:
                     while data := await stream.receive_some(CHUNK):
-                        connection.active = True
+                        connection.received += len(data)
                         await stream.send_all(data)
+                        connection.quiet = 0
         except trio.BrokenResourceError:
             tally.resets += 1
         finally:
             tally.closed += 1
+            tally.received += connection.received
             self.connections.discard(connection)
             if self.draining and not self.connections:
                 self.drained.set()
@@ -67,7 +70,7 @@ class EchoService:
                 connection.scope.cancel()
 
     def report(self, final: bool) -> None:
-        lifecycle.say(lifecycle.counters(self.tally, None, final))
+        lifecycle.say(lifecycle.counters(self.tally, self.connections, None, final))
 
 
 async def _until_stopped(service: EchoService, signals: AsyncIterator[int]) -> None:

@@ -25,12 +25,23 @@ if TYPE_CHECKING:
 class CopyConnection:
     """One echo connection.  Made by the service for an accepted, non-blocking socket."""
 
-    __slots__ = ("_pending", "_recv", "_send", "_service", "active", "fd", "quiet", "sock")
+    __slots__ = (
+        "_pending",
+        "_recv",
+        "_send",
+        "_service",
+        "fd",
+        "quiet",
+        "received",
+        "seen",
+        "sock",
+    )
 
     def __init__(self, sock: socket.socket, service: EchoService) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.active = True
+        self.received = 0
+        self.seen = 0
         self.quiet = 0
         self._service = service
         self._recv = sock.recv
@@ -48,7 +59,7 @@ class CopyConnection:
         if not data:
             self._service.drop(self)
             return
-        self.active = True
+        self.received += len(data)
         try:
             sent = self._send(data)
         except BlockingIOError:
@@ -69,7 +80,7 @@ class CopyConnection:
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.active = True
+        self.quiet = 0
         self._pending = self._pending[sent:]
         if not self._pending:
             self._service.reactor.switch(self.fd, POLLIN, self.on_readable)

@@ -19,11 +19,11 @@ Facts
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING
 
 from pollers.base import POLLIN, POLLOUT
+from pollers.system import SPLICE_F_NONBLOCK, splice
 from servers.listen import CHUNK
 from servers.pipes import Pipe, PipePool
 
@@ -65,16 +65,18 @@ class SpliceConnection:
         "_service",
         "_shared",
         "_spilled",
-        "active",
         "fd",
         "quiet",
+        "received",
+        "seen",
         "sock",
     )
 
     def __init__(self, sock: socket.socket, service: EchoService, shared: SharedPipe) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.active = True
+        self.received = 0
+        self.seen = 0
         self.quiet = 0
         self._service = service
         self._shared = shared
@@ -86,7 +88,7 @@ class SpliceConnection:
         fd = self.fd
         pipe = self._shared.current
         try:
-            count = os.splice(fd, pipe.write_fd, CHUNK, flags=os.SPLICE_F_NONBLOCK)
+            count = splice(fd, pipe.write_fd, CHUNK, flags=SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return
         except OSError:
@@ -95,9 +97,9 @@ class SpliceConnection:
         if not count:
             self._service.drop(self)
             return
-        self.active = True
+        self.received += count
         try:
-            sent = os.splice(pipe.read_fd, fd, count, flags=os.SPLICE_F_NONBLOCK)
+            sent = splice(pipe.read_fd, fd, count, flags=SPLICE_F_NONBLOCK)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -123,13 +125,13 @@ class SpliceConnection:
         pipe = self._kept
         assert pipe is not None
         try:
-            sent = os.splice(pipe.read_fd, self.fd, self._left, flags=os.SPLICE_F_NONBLOCK)
+            sent = splice(pipe.read_fd, self.fd, self._left, flags=SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.active = True
+        self.quiet = 0
         self._left -= sent
         if not self._left:
             self._kept = None
@@ -144,7 +146,7 @@ class SpliceConnection:
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.active = True
+        self.quiet = 0
         self._spilled = self._spilled[sent:]
         if not self._spilled:
             self._service.reactor.switch(self.fd, POLLIN, self.on_readable)

@@ -157,7 +157,7 @@ class History(RuleBasedStateMachine):
             for fd, bits in self.poller.poll(0, max_events=2):
                 assert fd in registered, f"fd {fd} is not registered"
                 seen[fd] = seen.get(fd, 0) | bits
-        # The kernel may complete an AIO poll from a work queue, a moment after the condition holds.
+        # The kernel may complete an AIO poll from a work queue, a moment after it became true.
         deadline = time.monotonic() + 5
         while missing := [fd for fd, bits in required.items() if not seen.get(fd, 0) & bits]:
             assert time.monotonic() < deadline, f"no event of fds {missing}"
