@@ -23,7 +23,7 @@ def line(one: Mapping[str, Any], basis: str | None) -> list[str]:
         one["label"],
         standing(one, basis),
         number(one["throughput"], 0),
-        " / ".join(number(one[name], 1, 1e-3) for name in ("p50", "p99", "p99.9")),
+        " / ".join(milliseconds(one[name]) for name in ("p50", "p99", "p99.9")),
         f"{number(one['user_cpu'], 1)} + {number(one['system_cpu'], 1)}",
         number(one["rss_per_connection"], 1, 1 / 1024),
         number(one["kernel_calls"], 2) + ("*" if one["kernel_calls_source"] == "adapter" else ""),
@@ -38,19 +38,30 @@ def standing(one: Mapping[str, Any], basis: str | None) -> str:
         return "1 (baseline)"
     if one["status"] == "ok" or (one["status"] == "client-bound" and basis == "cost"):
         return _verdict.ratio(one[basis]) if basis else "-"
-    return f"not ranked: {_verdict.NOT_RANKED[one['status']]}"
+    return _verdict.NOT_RANKED[one["status"]]
 
 
 def sources(load: Mapping[str, Any]) -> str:
     """Where the table's figures come from."""
     rounds = max((one["rounds"] for one in load["rows"]), default=0)
-    text = f"medians of {rounds} rounds; kernel calls as the kernel's tracepoint counts them"
-    if any(one["kernel_calls_source"] == "adapter" for one in load["rows"]):
-        text += ", * as the server's loop counts them"
+    counted = {one["kernel_calls_source"] for one in load["rows"]}
+    text = f"medians of {rounds} rounds"
+    if "tracepoint" in counted:
+        text += "; kernel calls as the kernel's tracepoint counts them"
+    if "adapter" in counted:
+        text += "; * kernel calls as the server's own loop counts them"
     held = {one["label"]: one["holds"] for one in load["rows"] if "io_uring" in one["holds"]}
     if held:
         text += "; " + "; ".join(f"{label} holds {what}" for label, what in held.items())
     return text
+
+
+def milliseconds(microseconds: float | None) -> str:
+    """Three digits or so of a time."""
+    if microseconds is None:
+        return "-"
+    value = microseconds / 1000
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def number(value: float | None, digits: int, scale: float = 1.0) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -48,6 +48,7 @@ class Bar:
             TimeElapsedColumn(),
             console=output,
             transient=True,
+            refresh_per_second=2,  # its drawing takes CPU from what is measured
             disable=not output.is_terminal,
         )
         self._task = self._progress.add_task("", total=cells * rounds)
@@ -105,7 +106,8 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
             output.print(f"  {sentence}", markup=False)
     for load in analysis["loads"]:
         output.print()
-        output.print(table(load))
+        for table in tables(load, output.width):
+            output.print(table)
         for one in load["rows"]:
             if one["status"] not in ("ok", "client-bound"):
                 text = f"  {one['label']}: {one['status']}: {one['reason']}"
@@ -113,24 +115,43 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
         output.print(f"  {sources(load)}", style="dim", markup=False, soft_wrap=True)
 
 
-def table(load: Mapping[str, Any]) -> Table:
-    """One load as a table; rows without figures are left to the lines below it."""
+def tables(load: Mapping[str, Any], width: int) -> list[Table]:
+    """One load as a table, or as two where `width` columns would cut figures off.
+
+    Rows without figures are left to the lines below it.
+    """
     cost = load["basis"] == "cost"
-    made = Table(title=load["title"], title_justify="left", box=None, pad_edge=False)
-    made.add_column("", no_wrap=True)
-    made.add_column("CPU x epoll\n[low, high]" if cost else "x epoll\n[low, high]", no_wrap=True)
-    for heading in (
+    headings = [
+        "",
+        "CPU x epoll\n[low, high]" if cost else "x epoll\n[low, high]",
         "messages/s",
         "p50 / p99 / p99.9\nms",
         "CPU us/message\nuser + system",
         "KiB per\nconnection",
         "kernel calls\n/message",
         "events\n/wake-up",
-    ):
-        made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column("bound")
-    for one in ordered(load):
-        made.add_row(
-            *map(escape, line(one, load["basis"])), style=STYLES[look(one, load["basis"])]
-        )
+        "bound",
+    ]
+    lines = [(line(one, load["basis"]), look(one, load["basis"])) for one in ordered(load)]
+    made = [_table(load["title"], range(len(headings)), headings, lines)]
+    if Console(width=1000).measure(made[0]).maximum > width:
+        made = [
+            _table(load["title"], range(4), headings, lines),
+            _table("", (0, *range(4, len(headings))), headings, lines),
+        ]
+    return made
+
+
+def _table(
+    title: str,
+    columns: Sequence[int],
+    headings: Sequence[str],
+    lines: Sequence[tuple[list[str], str]],
+) -> Table:
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        left = column < 2 or column == len(headings) - 1
+        made.add_column(headings[column], justify="left" if left else "right", no_wrap=True)
+    for cells, style in lines:
+        made.add_row(*(escape(cells[column]) for column in columns), style=STYLES[style])
     return made

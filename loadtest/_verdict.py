@@ -17,7 +17,7 @@ NOT_RANKED: Final = {
     "client-bound": "client-bound",
     "emulated": "emulated",
     "errors": "too many errors",
-    "mismatch": "holds other than it claims",
+    "mismatch": "not what it claims",
     "failed": "failed",
     "unavailable": "unavailable",
 }

@@ -181,6 +181,20 @@ def test_the_terminal_shows_verdict_rows_and_reasons(results: dict[str, Any]) ->
     assert text.index("served the most") < text.index("messages/s")
 
 
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_narrow_terminal_gets_two_tables_and_every_figure(
+    results: dict[str, Any], width: int
+) -> None:
+    output = io.StringIO()
+    for table in _terminal.tables(results["analysis"]["loads"][0], width):
+        Console(file=output, width=width).print(table)
+    text = output.getvalue()
+    assert "\u2026" not in text  # rich's mark of what it cut off
+    for row in ROWS:
+        shown = row.key not in ("select", "trio")
+        assert text.count(f"\n{row.label}  ") == shown * (1 if width > 130 else 2)
+
+
 def test_the_environment_says_what_a_number_depends_on() -> None:
     found = environment("0", "none")
     assert found["packages"]["locust"]
