@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pollers
 from pollers import limits
 
 PLENTY = {
@@ -132,6 +133,15 @@ def test_more_connections_need_more() -> None:
     few, many = limits.read(10), limits.read(10**9)
     assert all(limit.enough is not False for limit in few)
     assert many[1].enough is False or many[1].value == sys.maxsize
+
+
+@pytest.mark.skipif("aio" not in pollers.expected_names(), reason="AIO is Linux's")
+def test_the_need_of_aio_is_that_of_its_poller() -> None:
+    from pollers.aio.poller import FIRST_CAPACITY
+
+    assert limits.AIO_FIRST == FIRST_CAPACITY
+    needs = {n: limits._linux(n, PLENTY.get)[0].need for n in (1023, 1024, 10_000)}
+    assert needs == {1023: 1536, 1024: 3072, 10_000: 24_576}
 
 
 @pytest.mark.skipif(not Path("/proc/sys").exists(), reason="there is no /proc/sys")
