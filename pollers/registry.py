@@ -194,7 +194,8 @@ def _make(name: str, entry: Entry) -> Poller:
 def _explain(name: str, error: OSError) -> str:
     """One line: what failed, why, and what to do where the errno tells."""
     why = error.strerror or str(error)
-    remedy = REMEDIES.get(error.errno or 0)
+    # An adapter that knows better has put what to do after a semicolon.
+    remedy = None if ";" in why else REMEDIES.get(error.errno or 0)
     what = f"{name} cannot be used here: {why}"
     return f"{what}; {remedy}" if remedy else what
 

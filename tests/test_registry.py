@@ -93,6 +93,7 @@ def failing(error: Exception) -> Callable[[], Poller]:
         (OSError(errno.EPERM, "Operation not permitted"), "not permitted; use a container"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; .*ulimit -n"),
         (OSError("in its own words"), "in its own words"),
+        (OSError(errno.ENOSYS, "no AIO; build it in"), "no AIO; build it in$"),
         (pollers.Unavailable("what; why; what to do"), "^what; why; what to do$"),
         (ModuleNotFoundError("No module", name="numpy"), "needs the module numpy.*pip install"),
     ],
