@@ -127,9 +127,9 @@ def tables(load: Mapping[str, Any], width: int) -> list[Table]:
         "messages/s",
         "p50 / p99 / p99.9\nms",
         "CPU us/message\nuser + system",
-        "KiB per\nconnection",
-        "kernel calls\n/message",
-        "events\n/wake-up",
+        "KiB per\nconnect.",
+        "calls\n/message",
+        "events\n/wakeup",
         "bound",
     ]
     lines = [(line(one, load["basis"]), look(one, load["basis"])) for one in ordered(load)]
