@@ -15,7 +15,8 @@ from typing import Final
 from pollers.syscall import check
 
 if sys.platform == "linux":
-    from os import SPLICE_F_NONBLOCK, splice
+    from os import SPLICE_F_NONBLOCK as SPLICE_F_NONBLOCK
+    from os import splice as splice
 
     HAS_SPLICE: Final = True
 else:
