@@ -48,7 +48,7 @@ timeout granularity 1 ns (5.11) or  1 ms       1 us       1 ns            1 ns
                     1 ms
 regular file        EPERM           ready      ready      ready           ready
 two-queue files     yes             yes        yes        yes             POLLNVAL at poll()
-(O_RDWR FIFO, pty)
+(O_RDWR FIFO, pty)                                                        unless ready
 POLLRDHUP, POLLPRI  yes             yes        no / yes   EV_EOF / no     yes
 can be nested       yes             no         no         yes             no
 (`fileno()`)

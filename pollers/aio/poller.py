@@ -8,7 +8,8 @@ Some facts about IOCB_CMD_POLL
 *   An armed poll holds a reference to its *file*.  After close(2) the peer sees no FIN, and the
     poll may complete later for a number that now means something else.
 *   io_cancel(2) completes it, through the ring too, and searches a list of all that is armed.
-*   Files with two wait queues (O_RDWR FIFOs, pty masters) are refused, EINVAL, at io_submit.
+*   Files with two wait queues (O_RDWR FIFOs, pty masters) are refused, EINVAL, at io_submit,
+    unless the condition holds at once.
 
 What does this mean for us?
 ---------------------------
