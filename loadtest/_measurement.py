@@ -18,6 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
@@ -36,7 +37,7 @@ SCHEMA: Final = 1
 #: Seconds from an order to the moment that it names, and for its result to arrive.
 LEAD, PATIENCE = 0.05, 10.0
 #: Seconds of the window in which system calls are counted.
-COUNTING: Final = 0.3
+COUNTING: Final = 0.5
 #: The part of a schedule that must have been answered for it to count as kept.
 KEPT: Final = 0.99
 
@@ -94,7 +95,8 @@ class Measurement:
         attestation = attest(server.pids, server.ready) if server else None
         warm_up = self._warm_up(links)
         calls, source = self._count_calls(links, server) if server else (None, None)
-        before, window, after = self._window(links, server, self._options.measure)
+        read = server.counters if server else dict
+        before, window, after = self._window(links, read, self._options.measure)
         result: dict[str, Any] = {
             "cell": self._cell(swarms),
             "ready": server.ready if server else None,
@@ -107,6 +109,9 @@ class Measurement:
             figures = server_figures(before, after, result["throughput"])
             if calls is None:
                 calls, source = figures["kernel_calls_per_message"], "adapter"
+                self._notes.append(
+                    "kernel calls are the poller's own, without those that move bytes"
+                )
             figures["kernel_calls_per_message"] = calls
             figures["kernel_calls_source"] = source if calls is not None else None
             result["server"] = figures | self._memory(rss_loaded, swarms)
@@ -148,37 +153,34 @@ class Measurement:
         """System calls of the server a message, counted by the kernel, or None."""
         calls = KernelCalls(server.pids)
         try:
-            first = calls.read()
-            if first is None:
+            if calls.read() is None:
                 self._notes.append(f"system calls not counted by the kernel: {calls.reason}")
                 return None, None
-            started = time.monotonic()
-            _, window, _ = self._window(links, None, COUNTING)
-            last, span = calls.read(), time.monotonic() - started
+            first, window, last = self._window(
+                links, lambda: {"calls": calls.read(), "monotonic": time.monotonic()}, COUNTING
+            )
         finally:
             calls.close()
-        messages = throughput(window) * span
-        if last is None or not messages:
-            return None, None
-        return (last - first) / messages, "tracepoint"
+        messages = throughput(window) * (last["monotonic"] - first["monotonic"])
+        return (last["calls"] - first["calls"]) / messages if messages else None, "tracepoint"
 
     def _window(
-        self, links: list[SwarmLink], server: Server | None, seconds: float
+        self, links: list[SwarmLink], read: Callable[[], dict[str, Any]], seconds: float
     ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-        """Counters at its beginning, what the swarms measured, counters at its end."""
+        """`read()` at its beginning, what the swarms measured, `read()` at its end."""
         self._lines["measured"] = {}
         begin = time.monotonic() + LEAD
         for link in links:
             link.order("measure", at=begin, until=begin + seconds if seconds else None)
         gevent.sleep(max(0.0, begin - time.monotonic()))
-        before = server.counters() if server else {}
+        before = read()
         if seconds:
             gevent.sleep(max(0.0, begin + seconds - time.monotonic()))
         else:
             self._stop.wait()
             for link in links:
                 link.order("end")
-        after = server.counters() if server else {}
+        after = read()
         self._wait("measured", len(links), PATIENCE)
         return before, list(self._lines["measured"].values()), after
 

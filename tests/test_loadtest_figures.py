@@ -1,0 +1,118 @@
+"""From two lines of counters and the swarms' windows to what is reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from loadtest._figures import bound, fairness_of, merged, server_figures, summary, throughput
+from loadtest._histogram import Histogram
+
+
+def counters(monotonic: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "monotonic": monotonic,
+        "user_cpu": 1.0,
+        "system_cpu": 2.0,
+        "voluntary_switches": 5,
+        "involuntary_switches": 7,
+        "stalls": 0,
+        "kernel_calls": 100,
+        "poller": {
+            "polls": 10,
+            "events": 40,
+            "rearms": 3,
+            "events_per_wakeup": {"4": 10},
+        },
+        **changes,
+    }
+
+
+BEFORE = counters(100.0)
+AFTER = counters(
+    102.0,
+    user_cpu=1.5,
+    system_cpu=3.0,
+    involuntary_switches=17,
+    stalls=2,
+    kernel_calls=600,
+    poller={"polls": 30, "events": 1040, "rearms": 5, "events_per_wakeup": {"4": 10, "64": 20}},
+)
+
+
+def test_what_the_server_spent_is_divided_by_the_messages_of_its_own_span() -> None:
+    figures = server_figures(BEFORE, AFTER, rate=1000.0)  # 2 s of it: 2000 messages
+    assert figures["user_cpu_us_per_message"] == pytest.approx(250)
+    assert figures["system_cpu_us_per_message"] == pytest.approx(500)
+    assert figures["cpu_share"] == pytest.approx(0.75)
+    assert (figures["voluntary_switches"], figures["involuntary_switches"]) == (0, 10)
+    assert figures["stalls"] == 2
+    assert figures["kernel_calls_per_message"] == pytest.approx(0.25)
+    assert figures["events_per_wakeup"] == {"64": 20}
+    assert figures["events_per_wakeup_mean"] == pytest.approx(50)
+    assert figures["rearms"] == 2
+
+
+def test_what_a_loop_does_not_count_is_null_and_so_is_a_share_of_nothing() -> None:
+    silent = {"poller": None, "kernel_calls": None}
+    figures = server_figures(counters(1.0, **silent), counters(2.0, **silent), rate=10.0)
+    for name in ("kernel_calls_per_message", "events_per_wakeup", "rearms"):
+        assert figures[name] is None
+    idle = server_figures(BEFORE, AFTER, rate=0.0)
+    assert idle["user_cpu_us_per_message"] is None
+    assert idle["kernel_calls_per_message"] is None
+    assert idle["cpu_share"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "who"),
+    [
+        (0.99, 0.99, "server"),
+        (0.9, 0.2, "server"),
+        (0.89, 0.95, "client"),
+        (0.5, 0.5, "host"),
+        (None, 0.95, "client"),
+        (None, 0.5, None),
+    ],
+)
+def test_the_bottleneck_is_who_used_up_a_core(
+    server: float | None, client: float, who: str | None
+) -> None:
+    assert bound(server, client) == who
+
+
+def test_swarms_are_added_up_each_over_its_own_window() -> None:
+    histogram = Histogram()
+    histogram.record([1000, 3000])
+    window = [
+        {
+            "from": 0.0,
+            "until": seconds,
+            "messages": 100,
+            "fairness": {"min": n, "median": n + 1, "max": n + 2, "jain": 1.0},
+        }
+        for seconds, n in ((1.0, 5), (2.0, 1))
+    ]
+    assert throughput(window) == pytest.approx(150)
+    assert fairness_of(window) == {"min": 1, "median": 4, "max": 7, "jain": 1.0}
+    both = merged([histogram.to_json(), histogram.to_json()])
+    assert (both.total, both.minimum, both.maximum) == (4, 1000, 3000)
+
+
+def test_the_summary_is_one_line() -> None:
+    latency = {"p50": 10.0, "p99": 20.0, "p99.9": 30.0}
+    result: dict[str, Any] = {
+        "seconds": 2.0,
+        "throughput": 61_728.4,
+        "errors": {"wrong bytes": 2, "closed by the server": 1},
+        "latency": {"service": latency},
+        "server": {"cpu_share": 0.99},
+        "client": {"cpu_share": 0.5},
+        "bound": "server",
+    }
+    assert summary(result) == (
+        "measured 2.0 s: 61728 messages/s, p50 10 us, p99 20 us, p99.9 30 us, 3 errors; "
+        "server 99% of a core; swarm 50% of a core; bound: server"
+    )
+    assert "server" not in summary(result | {"server": None, "bound": None})
