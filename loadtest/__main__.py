@@ -27,7 +27,7 @@ QUICK: Final = {
     "rounds": 3,
     "connections": 900,
     "loads": "busy",
-    "warmup": 0.4,
+    "warmup": 0.3,
     "measure": 0.5,
     "budget": 88.0,
 }
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add("--loads", help=f"of {', '.join(_cells.LOADS)} (busy,idle; quick: busy)")
     add("--seed", type=int, help="decides the order of measurements (random)")
     add("--out", type=Path, default=Path("report"), metavar="DIR", help="for the results (report)")
-    add("--warmup", type=_seconds, metavar="S", help="longest warm-up (1; quick: 0.4)")
+    add("--warmup", type=_seconds, metavar="S", help="longest warm-up (1; quick: 0.3)")
     add("--measure", type=_seconds, metavar="S", help="measured window (1; quick: 0.5)")
     add("--server-cpu", default="auto", metavar="N", help="the server's core; auto, none")
     add("--load-cpu", default="auto", metavar="N", help="the load's core; auto, none")

@@ -28,7 +28,7 @@ MARK: Final = "POLLMARK_RUN"
 #: Seconds that Locust has to stop what it started.
 PATIENCE: Final = 3.0
 #: Seconds that a command has to end by itself once its result is there, and between looks for it.
-SETTLE, LOOK = 0.6, 0.05
+SETTLE, LOOK = 0.2, 0.05
 #: Seconds that the kernel has to end killed processes.
 REAP: Final = 5.0
 

@@ -17,7 +17,7 @@ from loadtest._cells import Cell
 from loadtest._table import line, look, ordered, sources
 
 #: Columns of a table that nobody's window limits (a file, a pipe, a log of CI).
-WIDE: Final = 132
+WIDE: Final = 150
 STYLES: Final = {
     "baseline": "bold",
     "better": "bold green",
