@@ -10,6 +10,7 @@ import errno
 import os
 import pty
 import socket
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -310,3 +311,15 @@ def test_one_submit_and_one_getevents_a_poll() -> None:
     for near, far in pairs:
         near.close()
         far.close()
+
+
+def test_a_stale_completion_neither_shows_nor_ends_a_wait(pair) -> None:
+    near, far = pair
+    with AioPoller() as poller:
+        poller.register(near.fileno(), POLLIN)
+        assert poller.poll(0) == []  # armed now
+        poller.unregister(near.fileno())  # cancelled: its completion is on the way
+        start = time.monotonic()
+        assert poller.poll(0.05) == []
+        assert time.monotonic() - start >= 0.05
+        assert poller.counters.stale == 1

@@ -33,17 +33,16 @@ import errno
 import fcntl
 import os
 import time
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pollers.aio.abi import IO_EVENT, IOCB, IOCB_CMD_POLL
+from pollers.aio.abi import IO_EVENT
 from pollers.aio.context import Context
+from pollers.aio.slots import GONE, Slots
 from pollers.base import (
     MAX_EVENTS,
-    POLLERR,
-    POLLHUP,
     POLLIN,
     POLLNVAL,
     Adapter,
@@ -57,10 +56,11 @@ from pollers.wakeup import Wakeup
 #: Slots of a new poller.  It grows by doubling, for as long as fs.aio-max-nr lets it.
 FIRST_CAPACITY: Final = 1024
 
-Slots = NDArray[np.intp]
+Indices: TypeAlias = NDArray[np.intp]
+#: Completions as two columns: the slot of each, and its `res`.
+Completions: TypeAlias = tuple[Indices, NDArray[np.int64]]
 
-_NONE: Final[Slots] = np.empty(0, np.intp)
-_GONE: Final = -1
+_NONE: Final[Indices] = np.empty(0, np.intp)
 
 
 class AioPoller(Adapter):
@@ -80,63 +80,57 @@ class AioPoller(Adapter):
         except OSError:
             self._context.close()
             raise
-        self._slot_of: dict[int, int] = {}
-        self._free: list[int] = []
+        self._slots = Slots(capacity)
         #: Slots to submit at the next poll(): those that fired, and those newly registered.
-        self._again: Slots = _NONE
+        self._again: Indices = _NONE
         self._fresh: list[int] = []
-        #: Whether some slot of `_again` is not to be submitted after all.
+        #: Whether some of these are not to be submitted after all.
         self._thinned = False
-        #: Slots given up since the last poll(), free again once `_again` was submitted.
+        #: Slots given up since the last poll(), free once `_again` was submitted.
         self._retired: list[int] = []
         #: How many slots still owe a completion to a registration that has gone.
         self._zombies = 0
         self._oneshots: set[int] = set()
-        #: Completions reaped by `_disarm`, not yet delivered.
-        self._stash: list[tuple[Slots, NDArray[np.int64]]] = []
+        #: Completions reaped by `_release`, not yet delivered.
+        self._stash: Completions = (_NONE, np.empty(0, np.int64))
         #: POLLNVAL events that did not fit into the last poll().
         self._refused: Events = []
-        # By slot: the fd that owns it (or _GONE), the bits that may be reported, whether its
-        # iocb is with the kernel, whether it is to be submitted at the next poll().
-        self._fds = np.empty(0, np.int64)
-        self._masks = np.empty(0, np.int64)
-        self._armed = np.empty(0, np.bool_)
-        self._waiting = np.empty(0, np.bool_)
-        self._iocb_fds = np.empty(0, np.uint32)
-        self._iocb_masks = np.empty(0, np.uint64)
-        self._allocate(capacity)
-        self._make_room(MAX_EVENTS)
-        self._take_slot(self._wakeup.fd, POLLIN, oneshot=False)
+        self._make_room_to_submit()
+        self._make_room_to_reap(MAX_EVENTS)
+        wake = self._slots.take(self._wakeup.fd, POLLIN)
+        self._fresh.append(wake)
         # Nothing of it is reported: its completion may be reaped long after the wake was noticed.
-        self._masks[self._slot_of[self._wakeup.fd]] = 0
+        self._slots.masks[wake] = 0
 
     def register(
         self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False
     ) -> None:
         self._check_open()
         check_registration(fd, interest, edge, oneshot, self.capabilities, self.name)
-        if fd in self._slot_of:
+        if fd in self._slots.of:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        fcntl.fcntl(fd, fcntl.F_GETFD)  # io_submit would say EBADF too late
-        self.counters.kernel_calls += 1
-        self._take_slot(fd, interest, oneshot)
+        self._check_fd(fd)
+        self._need_free_slot()
+        self._take(fd, interest, oneshot)
 
     def modify(self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False) -> None:
         self._check_open()
         check_registration(fd, interest, edge, oneshot, self.capabilities, self.name)
+        self._find(fd)
+        self._check_fd(fd)
+        self._need_free_slot()
         slot = self._find(fd)
-        fcntl.fcntl(fd, fcntl.F_GETFD)
-        self.counters.kernel_calls += 1
-        if not self._armed[slot] and self._waiting[slot]:
-            # It will be submitted at the next poll(), with what stands in its iocb by then.
-            self._set_interest(slot, interest, oneshot)
+        if self._slots.waiting[slot]:
+            # It is submitted at the next poll(), with what stands in its iocb by then.
+            self._slots.set_interest(slot, interest)
+            self._set_oneshot(slot, oneshot)
         else:
-            self._release(fd, slot)
-            self._take_slot(fd, interest, oneshot)
+            self._release(slot)
+            self._take(fd, interest, oneshot)
 
     def unregister(self, fd: int) -> None:
         self._check_open()
-        self._release(fd, self._find(fd))
+        self._release(self._find(fd))
 
     def poll(self, timeout: float | None = None, max_events: int = MAX_EVENTS) -> Events:
         self._check_open()
@@ -149,17 +143,18 @@ class AioPoller(Adapter):
             if events:
                 events, self._refused = events[:max_events], events[max_events:]
                 break
-            slots, results = self._take_completions(timeout, max_events)
-            events = self._deliver(slots, results)
+            events = self._deliver(*self._take_completions(timeout, max_events))
             if self._wakeup.pending:
                 self._wakeup.clear()
                 self.counters.kernel_calls += 2  # the write that woke us, and the read
                 break
-            # What came may have concerned nobody: a stale completion, a bit nobody asked for.
-            if events or not len(slots) or (timeout is not None and timeout <= 0):
+            if events or (timeout is not None and timeout <= 0):
                 break
+            # What came, if anything, concerned nobody: a stale completion, a bit nobody asked for.
             if deadline is not None:
                 timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    break
         try:
             self.counters.sizes[len(events)] += 1
         except IndexError:
@@ -176,202 +171,169 @@ class AioPoller(Adapter):
             self._context.close()
             self._wakeup.close()
 
-    # Slots
+    # -- registrations
 
     def _find(self, fd: int) -> int:
-        try:
-            return self._slot_of[fd]
-        except KeyError:
-            if fd < 0:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+        slot = self._slots.of.get(fd)
+        if slot is None:
+            number = errno.EBADF if fd < 0 else errno.ENOENT
+            raise OSError(number, os.strerror(number))  # ENOENT makes it FileNotFoundError
+        return slot
 
-    def _allocate(self, capacity: int) -> None:
-        """Make every array anew for `capacity` slots, nothing being armed; keep what they held."""
-        old = len(self._fds)
-        iocbs = np.zeros(capacity, IOCB)
-        iocbs["data"] = np.arange(capacity)
-        iocbs["opcode"] = IOCB_CMD_POLL
-        iocbs["fd"][:old] = self._iocb_fds
-        iocbs["buf"][:old] = self._iocb_masks
-        self._iocbs = iocbs  # keeps the memory alive that `_addresses` points into
-        self._iocb_fds, self._iocb_masks = iocbs["fd"], iocbs["buf"]
-        first = iocbs.ctypes.data
-        self._addresses = np.arange(capacity, dtype=np.uint64) * IOCB.itemsize + np.uint64(first)
-        self._to_submit = np.zeros(capacity, np.uint64)
-        self._to_submit_at = self._to_submit.ctypes.data
-        more = capacity - old
-        self._fds = np.concatenate((self._fds, np.full(more, _GONE)))
-        self._masks = np.concatenate((self._masks, np.zeros(more, np.int64)))
-        self._armed = np.concatenate((self._armed, np.zeros(more, np.bool_)))
-        self._waiting = np.concatenate((self._waiting, np.zeros(more, np.bool_)))
-        self._free.extend(range(capacity - 1, old - 1, -1))
+    def _check_fd(self, fd: int) -> None:
+        """Raise OSError(EBADF) for a closed fd now: io_submit would say so at the next poll()."""
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+        self.counters.kernel_calls += 1
 
-    def _grow(self) -> None:
-        """Double the capacity: a new context, in which everything that was armed is armed again.
-
-        Raises OSError where the kernel refuses the larger context; the smaller one stays.
-        """
-        old, capacity = self._context, 2 * self._context.capacity
-        self._context = Context(capacity)
-        old.close()  # cancels what is armed: its completions are lost, so nobody is owed one
-        self.counters.kernel_calls += 2
-        zombies = np.flatnonzero(self._armed & (self._fds == _GONE))
-        self._free.extend(zombies.tolist())
-        self._zombies -= len(zombies)
-        again = np.flatnonzero(self._armed & (self._fds != _GONE))
-        self._armed[:] = False
-        self._waiting[again] = True
-        self._fresh.extend(again.tolist())
-        self._allocate(capacity)
-
-    def _take_slot(self, fd: int, interest: int, oneshot: bool) -> None:
-        if not self._free:
-            self._grow()
-        slot = self._free.pop()
-        self._slot_of[fd] = slot
-        self._fds[slot] = fd
-        self._iocb_fds[slot] = fd
-        self._set_interest(slot, interest, oneshot)
-        self._waiting[slot] = True
+    def _take(self, fd: int, interest: int, oneshot: bool) -> None:
+        slot = self._slots.take(fd, interest)
+        self._set_oneshot(slot, oneshot)
         self._fresh.append(slot)
 
-    def _set_interest(self, slot: int, interest: int, oneshot: bool) -> None:
-        self._iocb_masks[slot] = interest
-        self._masks[slot] = interest | POLLERR | POLLHUP
+    def _set_oneshot(self, slot: int, oneshot: bool) -> None:
         if oneshot:
             self._oneshots.add(slot)
         else:
             self._oneshots.discard(slot)
 
-    def _release(self, fd: int, slot: int) -> None:
-        """End the registration that owns `slot`; its next owner comes after its completion."""
-        if self._armed[slot]:
+    def _release(self, slot: int) -> None:
+        """End the registration that owns `slot`; the next owner comes after its completion."""
+        slots = self._slots
+        if slots.armed[slot]:
             # It may have completed meanwhile, above all where the socket was shut down.
             self._stash_completions()
-        del self._slot_of[fd]
-        self._fds[slot] = _GONE
+        slots.disown(slot)
         self._oneshots.discard(slot)
-        if self._armed[slot]:
-            self._context.cancel(int(self._addresses[slot]))
+        if slots.armed[slot]:
+            self._context.cancel(int(slots.addresses[slot]))
             self.counters.kernel_calls += 1
             self._zombies += 1
         else:
-            self._stash = [
-                (slots[slots != slot], results[slots != slot]) for slots, results in self._stash
-            ]
-            self._waiting[slot] = False
+            stashed, results = self._stash
+            self._stash = stashed[stashed != slot], results[stashed != slot]
             self._thinned = True
             self._retired.append(slot)
 
-    # One turn
+    def _need_free_slot(self) -> None:
+        """Double the capacity if no slot is free: a new context, with everything armed again.
+
+        Raises OSError where the kernel refuses the larger context; the smaller one stays.
+        """
+        if self._slots.free:
+            return
+        old = self._context
+        self._context = Context(2 * old.capacity)
+        old.close()  # cancels what is armed; its completions are lost, so nobody is owed one
+        self.counters.kernel_calls += 2
+        owned, orphans = self._slots.disarm_all()
+        self._fresh.extend(owned.tolist())
+        self._zombies -= orphans
+        self._slots.extend(self._context.capacity)
+        self._make_room_to_submit()
+
+    # -- one turn
 
     def _submit(self) -> Events:
         """Arm what is to be armed; return POLLNVAL for what the kernel refused to watch."""
+        slots = self._slots
         again = self._again
         if self._thinned:
-            again = again[self._waiting[again]]
-            self._fresh = [slot for slot in self._fresh if self._waiting[slot]]
+            again = again[slots.waiting[again]]
+            self._fresh = [slot for slot in self._fresh if slots.waiting[slot]]
             self._thinned = False
+        batch = again
         if self._fresh:
-            slots = np.concatenate((again, np.array(self._fresh, np.intp)))
+            batch = np.concatenate((again, np.array(self._fresh, np.intp)))
             self._fresh.clear()
-        else:
-            slots = again
         self._again = _NONE
         refused, self._refused = self._refused, []
-        total = len(slots)
-        if total:
+        if len(batch):
             self.counters.rearms += len(again)
-            np.take(self._addresses, slots, out=self._to_submit[:total])
-            self._armed[slots] = True
-            self._waiting[slots] = False
-            done = 0
-            while done < total:
-                self.counters.kernel_calls += 1
-                try:
-                    done += self._context.submit(self._to_submit_at + 8 * done, total - done)
-                except OSError as error:
-                    if error.errno not in (errno.EBADF, errno.EINVAL):
-                        raise
-                    refused.append(self._refuse(int(slots[done])))
-                    done += 1
+            np.take(slots.addresses, batch, out=self._to_submit[: len(batch)])
+            slots.armed[batch] = True
+            slots.waiting[batch] = False
+            refused += self._submit_batch(batch)
         if self._retired:
-            self._free.extend(self._retired)
+            slots.free.extend(self._retired)
             self._retired.clear()
         return refused
 
-    def _refuse(self, slot: int) -> tuple[int, int]:
-        fd = int(self._fds[slot])
-        self._armed[slot] = False
-        self._fds[slot] = _GONE
-        self._oneshots.discard(slot)
-        del self._slot_of[fd]
-        self._free.append(slot)
-        return fd, POLLNVAL
+    def _submit_batch(self, batch: Indices) -> Events:
+        """Submit `_to_submit`, in one call unless an iocb of it is bad."""
+        refused: Events = []
+        done, total = 0, len(batch)
+        while done < total:
+            self.counters.kernel_calls += 1
+            try:
+                done += self._context.submit(self._to_submit_at + 8 * done, total - done)
+            except OSError as error:
+                if error.errno not in (errno.EBADF, errno.EINVAL):
+                    raise
+                slot = int(batch[done])
+                self._slots.armed[slot] = False
+                self._oneshots.discard(slot)
+                self._slots.free.append(slot)
+                refused.append((self._slots.disown(slot), POLLNVAL))
+                done += 1
+        return refused
 
-    def _reap(
-        self, least: int, most: int, timeout: float | None
-    ) -> tuple[Slots, NDArray[np.int64]]:
+    def _reap(self, least: int, most: int, timeout: float | None) -> Completions:
         if most > len(self._events):
-            self._make_room(most)
+            self._make_room_to_reap(most)
         self.counters.kernel_calls += 1
         count = self._context.wait(self._events_at, least, most, timeout)
         events = self._events[:count]
         # Copies: the array is written again by the next call.
         slots = events["data"].astype(np.intp)
         results = events["res"].copy()
-        self._armed[slots] = False
+        self._slots.armed[slots] = False
+        if self._zombies:
+            return self._without_zombies(slots, results)
         return slots, results
+
+    def _without_zombies(self, slots: Indices, results: NDArray[np.int64]) -> Completions:
+        """Drop the completions of registrations that have gone, and free their slots."""
+        owned = self._slots.fds[slots] != GONE
+        dropped = slots[~owned].tolist()
+        self._zombies -= len(dropped)
+        self.counters.stale += len(dropped)
+        self._slots.free.extend(dropped)
+        return slots[owned], results[owned]
 
     def _stash_completions(self) -> None:
         """Reap without waiting, for a later poll() to deliver."""
-        slots, results = self._reap(0, len(self._iocbs), 0)
-        if len(slots):
-            self._stash.append(self._without_zombies(slots, results))
+        slots, results = self._reap(0, len(self._slots), 0)
+        self._stash = (
+            np.concatenate((self._stash[0], slots)),
+            np.concatenate((self._stash[1], results)),
+        )
 
-    def _take_completions(
-        self, timeout: float | None, max_events: int
-    ) -> tuple[Slots, NDArray[np.int64]]:
-        if not self._stash or not any(len(slots) for slots, _ in self._stash):
-            self._stash.clear()
+    def _take_completions(self, timeout: float | None, max_events: int) -> Completions:
+        slots, results = self._stash
+        if not len(slots):
             least = 0 if timeout is not None and timeout <= 0 else 1
-            slots, results = self._reap(least, max_events, timeout)
-            return self._without_zombies(slots, results) if self._zombies else (slots, results)
-        slots = np.concatenate([part[0] for part in self._stash])
-        results = np.concatenate([part[1] for part in self._stash])
-        self._stash = []
-        if len(slots) > max_events:
-            self._stash.append((slots[max_events:], results[max_events:]))
+            return self._reap(least, max_events, timeout)
+        self._stash = slots[max_events:], results[max_events:]
         return slots[:max_events], results[:max_events]
 
-    def _without_zombies(
-        self, slots: Slots, results: NDArray[np.int64]
-    ) -> tuple[Slots, NDArray[np.int64]]:
-        """Drop the completions of registrations that have gone, and free their slots."""
-        kept = self._fds[slots] != _GONE
-        dropped = slots[~kept]
-        if len(dropped):
-            self._zombies -= len(dropped)
-            self.counters.stale += len(dropped)
-            self._free.extend(dropped.tolist())
-            slots, results = slots[kept], results[kept]
-        return slots, results
-
-    def _deliver(self, slots: Slots, results: NDArray[np.int64]) -> Events:
+    def _deliver(self, slots: Indices, results: NDArray[np.int64]) -> Events:
         """Turn completions into events, and note what to arm again."""
-        bits = results & self._masks[slots]
-        events = list(zip(self._fds[slots].tolist(), bits.tolist(), strict=True))
+        bits = results & self._slots.masks[slots]
+        events = list(zip(self._slots.fds[slots].tolist(), bits.tolist(), strict=True))
         again = slots
         if not bits.all():
             events = [event for event in events if event[1]]
         if self._oneshots:
             fired = bits.astype(np.bool_) & np.isin(slots, list(self._oneshots))
             again = slots[~fired]
-        self._waiting[again] = True
+        self._slots.waiting[again] = True
         self._again = again
         return events
 
-    def _make_room(self, most: int) -> None:
+    def _make_room_to_submit(self) -> None:
+        self._to_submit = np.zeros(len(self._slots), np.uint64)
+        self._to_submit_at = self._to_submit.ctypes.data
+
+    def _make_room_to_reap(self, most: int) -> None:
         self._events = np.zeros(most, IO_EVENT)
         self._events_at = self._events.ctypes.data
