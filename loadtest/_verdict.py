@@ -69,7 +69,7 @@ def of_load(load: Mapping[str, Any]) -> list[str]:
     sentences = [_headline(load, table)]
     sentences += _why(load, table)
     sentences += _others(load, table)
-    sentences += _cheapest(load, table)
+    sentences += _cpu(load, table)
     sentences += _left_out(load, table)
     sentences.append(_control(load))
     return sentences
@@ -154,23 +154,26 @@ def _others(load: Mapping[str, Any], table: Table) -> list[str]:
     return sentences
 
 
-def _cheapest(load: Mapping[str, Any], table: Table) -> list[str]:
-    """Beside a ranking by throughput: who needed less CPU than the baseline."""
+def _cpu(load: Mapping[str, Any], table: Table) -> list[str]:
+    """Beside a ranking by throughput: who needed less or more CPU, which repeats far better."""
     if load["basis"] != "ratio":
         return []
-    less = [
-        one
-        for one in table.values()
-        if one["status"] in ("ok", "client-bound")
-        and one["key"] != CONTROL
-        and one["cost"]
-        and difference(one["cost"], "cost") == "better"
-    ]
-    less.sort(key=lambda one: float(one["cost"]["median"]))
-    if not less:
-        return []
-    parts = ", ".join(f"{one['label']} {ratio(one['cost'])}" for one in less)
-    return [f"Less server CPU per message than {table[BASELINE]['label']}: {parts}."]
+    sentences = []
+    for word, title in (("better", "Less"), ("worse", "More")):
+        found = [
+            one
+            for one in table.values()
+            if one["status"] in ("ok", "client-bound")
+            and one["key"] != CONTROL
+            and one["cost"]
+            and difference(one["cost"], "cost") == word
+        ]
+        found.sort(key=lambda one: float(one["cost"]["median"]))
+        if found:
+            parts = ", ".join(f"{one['label']} {ratio(one['cost'])}" for one in found)
+            base = table[BASELINE]["label"]
+            sentences.append(f"{title} server CPU per message than {base}: {parts}.")
+    return sentences
 
 
 def _left_out(load: Mapping[str, Any], table: Table) -> list[str]:
