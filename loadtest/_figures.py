@@ -44,14 +44,22 @@ def bound(server: float | None, client: float) -> str | None:
     return None if server is None else "host"
 
 
-def server_figures(before: dict[str, Any], after: dict[str, Any], rate: float) -> dict[str, Any]:
-    """What the server spent between two lines of counters, at `rate` messages a second."""
+def served(before: dict[str, Any], after: dict[str, Any], size: int) -> float:
+    """Messages of `size` bytes that the server read between two lines of its counters.
+
+    The client's count will not do: at the edges of a window, thousands of messages wait in sockets.
+    """
+    return float(after["received"] - before["received"]) / size
+
+
+def server_figures(before: dict[str, Any], after: dict[str, Any], size: int) -> dict[str, Any]:
+    """What the server spent a message, `size` bytes each, between two lines of counters."""
 
     def spent(name: str) -> float:
         return float(after[name] - before[name])
 
     span = after["monotonic"] - before["monotonic"]
-    messages = rate * span
+    messages = served(before, after, size)
     counted = before.get("kernel_calls") is not None and after.get("kernel_calls") is not None
     figures: dict[str, Any] = {
         "user_cpu_us_per_message": spent("user_cpu") * 1e6 / messages if messages else None,

@@ -3,9 +3,9 @@
 What this file is
 -----------------
 The swarms of a local runner are told together to warm up, and together when the window begins and
-ends; the server's counters are asked for at the same two moments.  Both use time.monotonic(), and
-the server's line carries its own, so that a delay of some milliseconds between the two does not
-falsify what is divided: CPU is divided by the messages of the time that the *counters* span.
+ends; the server's counters are asked for at the same two moments.  What the server spent is divided
+by the messages that the *server* read between the two, so that neither a delay of some milliseconds
+nor the thousands of messages that wait in sockets falsify it.
 
 System calls are counted from outside in a short window of their own before that, as counting slows
 each of them (_kernelcount.py).
@@ -25,7 +25,7 @@ import gevent
 from gevent.event import Event
 
 from loadtest._attest import attest
-from loadtest._figures import bound, fairness_of, merged, server_figures, throughput
+from loadtest._figures import bound, fairness_of, merged, served, server_figures, throughput
 from loadtest._kernelcount import KernelCalls
 from loadtest._options import Options
 from loadtest._server import Server
@@ -106,7 +106,7 @@ class Measurement:
             "warm_up": warm_up,
         }
         if server:
-            figures = server_figures(before, after, result["throughput"])
+            figures = server_figures(before, after, self._options.message_size)
             if calls is None:
                 calls, source = figures["kernel_calls_per_message"], "adapter"
                 self._notes.append(
@@ -156,12 +156,12 @@ class Measurement:
             if calls.read() is None:
                 self._notes.append(f"system calls not counted by the kernel: {calls.reason}")
                 return None, None
-            first, window, last = self._window(
-                links, lambda: {"calls": calls.read(), "monotonic": time.monotonic()}, COUNTING
+            first, _, last = self._window(
+                links, lambda: server.counters() | {"calls": calls.read()}, COUNTING
             )
         finally:
             calls.close()
-        messages = throughput(window) * (last["monotonic"] - first["monotonic"])
+        messages = served(first, last, self._options.message_size)
         return (last["calls"] - first["calls"]) / messages if messages else None, "tracepoint"
 
     def _window(

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import pollers
 from pollers.base import MAX_EVENTS
 from servers.lifecycle import CannotServe
 
 LOOPS = ("reactor", "asyncio", "uvloop", "trio")
+
+#: Beyond these a number is a slip, and would fail much later (in a C int, or for memory).
+MOST_WORKERS: Final = 1024
+MOST_EVENTS: Final = 65536
+LONGEST: Final = 86400
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,12 @@ def parser(program: str, description: str, backends: tuple[str, ...]) -> argpars
         help=f"{', '.join(pollers.names())}; for --loop reactor (default: the first available)",
     )
     add("--backend", choices=backends, default=backends[0], help="how bytes move (%(default)s)")
-    add("--workers", type=_whole(1), default=1, help="processes that share the port (1)")
+    add(
+        "--workers",
+        type=_whole(1, MOST_WORKERS),
+        default=1,
+        help="processes that share the port (1)",
+    )
     add("--cpu", type=_cpus, default=(), metavar="N[,N...]", help="pin worker i to the i-th core")
     add(
         "--idle-timeout",
@@ -61,7 +73,7 @@ def parser(program: str, description: str, backends: tuple[str, ...]) -> argpars
     )
     add(
         "--max-events",
-        type=_whole(1),
+        type=_whole(1, MOST_EVENTS),
         default=MAX_EVENTS,
         metavar="N",
         help="events taken from the kernel at once by --loop reactor (%(default)s)",
@@ -80,7 +92,8 @@ def options(arguments: argparse.Namespace) -> Options:
         )
     elif arguments.backend != "copy":
         raise CannotServe(
-            f"--backend {arguments.backend} needs --loop reactor: {loop} moves bytes its own way"
+            f"--backend {arguments.backend} needs --loop reactor: {loop} moves bytes its own way; "
+            "use --backend copy"
         )
     return Options(
         host=arguments.host,
@@ -112,30 +125,38 @@ def _available(poller: str | None) -> str:
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = _number(int, text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is 0 to 65535, not {text}")
     return port
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int) -> Callable[[str], int]:
     def whole_number(text: str) -> int:
-        if (number := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        number = _number(int, text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be {least} to {most}, not {text}")
         return number
 
     return whole_number
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more seconds, not {text}")
+    seconds = _number(float, text)
+    if not 0 <= seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be 0 to {LONGEST} seconds, not {text}")
     return seconds
 
 
 def _cpus(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    return tuple(_number(int, part) for part in text.split(","))
+
+
+def _number(kind: Callable[[str], N], text: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
 
 
 def ready(options: Options, server: str, url: str, **actual: Any) -> dict[str, Any]:

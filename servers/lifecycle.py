@@ -100,6 +100,11 @@ def say(line: dict[str, Any]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         log("stdout is closed: nobody reads the counters")
+        # What is left in the buffer must go somewhere: the interpreter flushes it at the end,
+        # and would exit with code 120.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 class RateLimit:

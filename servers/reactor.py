@@ -106,7 +106,17 @@ class Reactor:
         self.poller.wake()
 
     def run(self) -> None:
-        """Handle events until `stop()`."""
+        """Handle events until `stop()`.  Its signals are ignored from then on.
+
+        (One that came while the poller is being closed must neither touch it nor kill.)
+        """
+        try:
+            self._run()
+        finally:
+            for number in self._signal_calls:
+                signal.signal(number, signal.SIG_IGN)
+
+    def _run(self) -> None:
         poll, handlers, max_events = self.poller.poll, self.handlers, self.max_events
         self._running = True
         while self._running:

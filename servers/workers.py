@@ -6,6 +6,10 @@ Facts
     kernel spreads connections by a hash of their addresses.  Nothing is shared, nothing herds.
 *   Workers are forked before any poller exists: a kqueue is not inherited, an AIO context
     belongs to one address space, an epoll would be shared.
+*   SO_REUSEPORT also lets a second server of the same user join a port in silence, so a port
+    that was asked for is first bound without it.
+*   Ctrl-C reaches the whole process group.  Workers keep SIGINT blocked: the parent's SIGTERM
+    would be their second signal, which ends the drain.
 *   A worker prints into a pipe to the parent, whose end of file is also the news of its death.
     The other way round the kernel signals the worker when the parent dies: none is left behind.
 """
@@ -44,6 +48,8 @@ def run(server: str, options: Options, serve: Serve) -> int:
         with bind(options.host, options.port) as listener:
             _work(server, options, serve, listener, 0)
         return 0
+    if options.port:
+        bind(options.host, options.port).close()
     # Bound but never listening: it holds the port that the workers share, and gets nothing.
     with bind(options.host, options.port, share=True) as placeholder:
         return _Parent(server, options, serve, placeholder).run()
@@ -98,7 +104,7 @@ class _Parent:
         self._workers = {worker.pipe: worker for worker in self._start_all()}
         self._left = dict(self._workers)
         self._ready: list[dict[str, Any]] = []
-        self._snapshots: list[dict[str, Any]] = []
+        self._snapshots: dict[int, dict[str, Any]] = {}
         self._stopping = False
         self._trouble = ""
 
@@ -116,28 +122,51 @@ class _Parent:
         if self._trouble:
             raise CannotServe(self._trouble)
         finals = [worker.final for worker in self._workers.values() if worker.final]
-        lifecycle.say(_sum(finals))
+        if finals:
+            lifecycle.say(_sum(finals))
         return max(abs(worker.code or 0) for worker in self._workers.values())
 
     def _start_all(self) -> list[_Worker]:
         workers: list[_Worker] = []
-        for i in range(self._options.workers):
-            read_fd, write_fd = os.pipe()
-            sys.stdout.flush()
-            pid = os.fork()
-            if pid == 0:
-                for worker in workers:
-                    os.close(worker.pipe)
-                os.close(read_fd)
-                os.dup2(write_fd, 1)
-                os.close(write_fd)
-                os._exit(self._child(i))
-            os.close(write_fd)
-            workers.append(_Worker(pid, read_fd))
+        try:
+            for i in range(self._options.workers):
+                workers.append(self._start(i, workers))
+        except OSError as error:
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGKILL)
+                os.waitpid(worker.pid, 0)
+                os.close(worker.pipe)
+            raise CannotServe(
+                f"cannot start worker {len(workers) + 1} of {self._options.workers}: "
+                f"{error.strerror}; ask for fewer --workers, or raise `ulimit -n` and `ulimit -u`"
+            ) from None
         return workers
 
-    def _child(self, i: int) -> int:
+    def _start(self, i: int, others: list[_Worker]) -> _Worker:
+        read_fd, write_fd = os.pipe()
+        sys.stdout.flush()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(read_fd)
+            os.close(write_fd)
+            raise
+        if pid == 0:
+            for worker in others:
+                os.close(worker.pipe)
+            os.close(read_fd)
+            os.dup2(write_fd, 1)
+            os.close(write_fd)
+            os._exit(self._child(i, parent))
+        os.close(write_fd)
+        return _Worker(pid, read_fd)
+
+    def _child(self, i: int, parent: int) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         system.die_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:  # it was dead before the kernel was asked to tell
+            return 1
         try:
             host, port = self._address
             with bind(host, port, share=True) as listener:
@@ -172,9 +201,10 @@ class _Parent:
         elif line["final"]:
             worker.final = line
         else:
-            self._snapshots.append(line)
+            # By worker: of signals in quick succession one may answer more than another.
+            self._snapshots[worker.pid] = line
             if len(self._snapshots) >= len(self._left):
-                lifecycle.say(_sum(self._snapshots))
+                lifecycle.say(_sum(list(self._snapshots.values())))
                 self._snapshots.clear()
 
     def _gone(self, worker: _Worker) -> None:

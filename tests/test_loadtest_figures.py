@@ -18,6 +18,7 @@ def counters(monotonic: float, **changes: Any) -> dict[str, Any]:
         "voluntary_switches": 5,
         "involuntary_switches": 7,
         "stalls": 0,
+        "received": 640,
         "kernel_calls": 100,
         "poller": {
             "polls": 10,
@@ -36,13 +37,14 @@ AFTER = counters(
     system_cpu=3.0,
     involuntary_switches=17,
     stalls=2,
+    received=640 + 2000 * 64,
     kernel_calls=600,
     poller={"polls": 30, "events": 1040, "rearms": 5, "events_per_wakeup": {"4": 10, "64": 20}},
 )
 
 
-def test_what_the_server_spent_is_divided_by_the_messages_of_its_own_span() -> None:
-    figures = server_figures(BEFORE, AFTER, rate=1000.0)  # 2 s of it: 2000 messages
+def test_what_the_server_spent_is_divided_by_the_messages_that_it_read() -> None:
+    figures = server_figures(BEFORE, AFTER, size=64)  # 2000 messages
     assert figures["user_cpu_us_per_message"] == pytest.approx(250)
     assert figures["system_cpu_us_per_message"] == pytest.approx(500)
     assert figures["cpu_share"] == pytest.approx(0.75)
@@ -56,10 +58,10 @@ def test_what_the_server_spent_is_divided_by_the_messages_of_its_own_span() -> N
 
 def test_what_a_loop_does_not_count_is_null_and_so_is_a_share_of_nothing() -> None:
     silent = {"poller": None, "kernel_calls": None}
-    figures = server_figures(counters(1.0, **silent), counters(2.0, **silent), rate=10.0)
+    figures = server_figures(counters(1.0, **silent), counters(2.0, **silent), size=64)
     for name in ("kernel_calls_per_message", "events_per_wakeup", "rearms"):
         assert figures[name] is None
-    idle = server_figures(BEFORE, AFTER, rate=0.0)
+    idle = server_figures(BEFORE, {**AFTER, "received": 640}, size=64)
     assert idle["user_cpu_us_per_message"] is None
     assert idle["kernel_calls_per_message"] is None
     assert idle["cpu_share"] == pytest.approx(0.75)

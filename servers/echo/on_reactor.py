@@ -111,4 +111,5 @@ def serve(options: Options, listener: socket.socket, announce: Callable[..., Any
         stack.callback(service.close)
         announce(poller=poller.name, emulated=poller.emulated)
         service.reactor.run()
+        service.close()  # first, so that the final counters tell of nothing open
         service.report(final=True)
