@@ -47,7 +47,7 @@ def bound(server: float | None, client: float) -> str | None:
 def served(before: dict[str, Any], after: dict[str, Any], size: int) -> float:
     """Messages of `size` bytes that the server read between two lines of its counters.
 
-    The client's count will not do: at the edges of a window, thousands of messages wait in sockets.
+    The client's count will not do: at a window's edges thousands of messages wait in sockets.
     """
     return float(after["received"] - before["received"]) / size
 

@@ -3,9 +3,9 @@
 What this file is
 -----------------
 The swarms of a local runner are told together to warm up, and together when the window begins and
-ends; the server's counters are asked for at the same two moments.  What the server spent is divided
-by the messages that the *server* read between the two, so that neither a delay of some milliseconds
-nor the thousands of messages that wait in sockets falsify it.
+ends; the server's counters are asked for at the same two moments.  What the server spent is
+divided by the messages that the *server* read between the two, so that neither a delay of some
+milliseconds nor the thousands of messages that wait in sockets falsify it.
 
 System calls are counted from outside in a short window of their own before that, as counting slows
 each of them (_kernelcount.py).

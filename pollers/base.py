@@ -55,6 +55,10 @@ can be nested       yes             no         no         yes             no
 =================== =============== ========== ========== =============== ====================
 
 *   An interest in `POLLRDHUP` is accepted everywhere; select reports a half-close as POLLIN only.
+    One in `POLLPRI` beside others is accepted everywhere too, and alone it is refused by kqueue,
+    which has no filter for it (EOPNOTSUPP).
+*   kqueue reports a pipe without writers as POLLIN, not POLLHUP.
+*   A timeout of more than 24 days (2**31 ms) may wait for ever.
 *   A condition that the facility cannot watch is refused at `register()` where the kernel
     answers there, or reported as `POLLNVAL` at the next `poll()` where it does not (aio).
 *   epoll keys a registration by (number, open file).  A number that is closed while a duplicate

@@ -33,7 +33,10 @@ def bind(host: str, port: int, *, share: bool = False) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError, OverflowError) as error:
-        raise CannotServe(f"no address for --host {host} --port {port}: {error}") from None
+        raise CannotServe(
+            f"no address for --host {host} --port {port}: {error}; "
+            "give an address of this machine, or a name that resolves to one"
+        ) from None
     sock = socket.socket(family, kind, proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
