@@ -7,7 +7,10 @@ How it stays correct
 *   An fd removed by one handler can still stand later in the same batch.  Its table entry
     becomes `_ignore` at once, and its socket is closed only when the batch is done: within a
     batch no number is used twice, so no event can reach the wrong connection.
-*   Signals only set a flag and wake the poller; what they ask for is done between batches.
+*   A signal arrives as its number in a pipe that the poller watches (`signal.set_wakeup_fd`), and
+    what it asks for is done between batches.  A handler written in Python is not enough: it runs
+    between bytecodes, so that a signal which comes when poll() has been entered and its system
+    call has not would wait for the next event, on an idle server for ever.
 
 How it stays fast
 -----------------
@@ -19,15 +22,17 @@ How it stays fast
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol, TypeAlias
 
-from pollers.base import MAX_EVENTS, Poller
+from pollers.base import MAX_EVENTS, POLLIN, Poller
 
 Handler: TypeAlias = Callable[[int], None]
 
@@ -52,6 +57,10 @@ def _ignore(bits: int) -> None:
     """The handler of an fd that was removed while its batch is still being handled."""
 
 
+def _leave_to_pipe(number: int, frame: FrameType | None) -> None:
+    """The handler of every signal: by now its number is in the pipe."""
+
+
 class Reactor:
     """Runs handlers on one thread until `stop()`."""
 
@@ -65,6 +74,7 @@ class Reactor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._ties = itertools.count()
         self._signals: list[int] = []
+        self._signal_pipe: tuple[int, int] | None = None
         self._signal_calls: dict[int, Callable[[], None]] = {}
         self._running = False
 
@@ -96,9 +106,19 @@ class Reactor:
         return timer
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
-        """Call `call` between two batches after the signal arrived.  Main thread only."""
+        """Call `call` between two batches after the signal arrived, until `run()` returns.
+
+        Main thread only, and one reactor of a process at a time.
+        """
+        if self._signal_pipe is None:
+            read_fd, write_fd = self._signal_pipe = os.pipe()  # close-on-exec since PEP 446
+            os.set_blocking(read_fd, False)
+            os.set_blocking(write_fd, False)
+            self.add(read_fd, POLLIN, self._read_signals)
+            # A full pipe holds thousands of signals that are still to be handled: one may go.
+            signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         self._signal_calls[number] = call
-        signal.signal(number, self._note_signal)
+        signal.signal(number, _leave_to_pipe)
 
     def stop(self) -> None:
         """Make `run()` return after the batch that is being handled."""
@@ -106,15 +126,13 @@ class Reactor:
         self.poller.wake()
 
     def run(self) -> None:
-        """Handle events until `stop()`.  Its signals are ignored from then on.
-
-        (One that came while the poller is being closed must neither touch it nor kill.)
+        """Handle events until `stop()`.  The signals of `on_signal()` are ignored from then on:
+        one more of them must not kill what is being closed.
         """
         try:
             self._run()
         finally:
-            for number in self._signal_calls:
-                signal.signal(number, signal.SIG_IGN)
+            self._ignore_signals()
 
     def _run(self) -> None:
         poll, handlers, max_events = self.poller.poll, self.handlers, self.max_events
@@ -151,9 +169,23 @@ class Reactor:
         if self._removed:
             self._bury()
 
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
-        self.poller.wake()
+    def _read_signals(self, bits: int) -> None:
+        assert self._signal_pipe is not None
+        with contextlib.suppress(BlockingIOError):
+            # Also the numbers of signals that others handle: Python writes every one.
+            numbers = os.read(self._signal_pipe[0], 4096)
+            self._signals += [number for number in numbers if number in self._signal_calls]
+
+    def _ignore_signals(self) -> None:
+        for number in self._signal_calls:
+            signal.signal(number, signal.SIG_IGN)
+        if self._signal_pipe is not None:
+            signal.set_wakeup_fd(-1)
+            read_fd, write_fd = self._signal_pipe
+            self._signal_pipe = None
+            self.remove(read_fd)
+            os.close(read_fd)
+            os.close(write_fd)
 
     def _run_signals(self) -> None:
         while self._signals:
