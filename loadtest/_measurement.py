@@ -68,6 +68,8 @@ class Measurement:
         self._errors: Counter[str] = Counter()
         self._changed = Event()
         self._stop = Event()
+        #: Whether the window has begun that lasts until `stop` is called.
+        self.lasting = False
         self._notes: list[str] = []
 
     def add(self, link: SwarmLink) -> None:
@@ -174,6 +176,7 @@ class Measurement:
             link.order("measure", at=begin, until=begin + seconds if seconds else None)
         gevent.sleep(max(0.0, begin - time.monotonic()))
         before = read()
+        self.lasting = not seconds
         if seconds:
             gevent.sleep(max(0.0, begin + seconds - time.monotonic()))
         else:

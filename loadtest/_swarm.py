@@ -168,7 +168,10 @@ class Swarm:
             case "measure":
                 self._measure = deque([order["at"], order["until"]])
             case "end":
-                self._measure = deque([time.monotonic()] if self._window is not None else [])
+                # A window that is still to begin ends as soon as it has.
+                begin = list(self._measure)[:1] if self._window is None else []
+                pending = self._window is not None or self._measure
+                self._measure = deque([*begin, time.monotonic()] if pending else [])
             case other:
                 raise Failed(f"unknown command {other!r}")
 

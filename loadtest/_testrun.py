@@ -93,13 +93,18 @@ class TestRun:
 
     def end_measurement(self) -> None:
         """The users are about to be stopped."""
-        if self.measurement and self.measuring:
-            self.measurement.stop()
-            if self.measuring is not gevent.getcurrent():
-                lasts = not self.options.measure and not self.environment.process_exit_code
-                self.measuring.join(END_TIMEOUT if lasts else 0)
-                self.measuring.kill()
-            self.write({"failed": "the test was stopped before the measurement was complete"})
+        if self.measurement is None:
+            return
+        self.measurement.stop()
+        if self.measuring:
+            ends = self.measurement.lasting and not self.environment.process_exit_code
+            self.measuring.join(END_TIMEOUT if ends else 0)
+            self.measuring.kill()
+        if self.options.measurement_out and not self._written:
+            why = "the test was stopped before the measurement was complete"
+            logger.error("%s: let it run longer", why)
+            self.environment.process_exit_code = self.environment.process_exit_code or 1
+            self.write({"failed": why})
 
     def stop_server(self) -> None:
         """Stop the server that was started here, and say what it did.  May be repeated."""

@@ -122,15 +122,14 @@ def test_users_are_echo_users_unless_named_and_need_nothing_started(tmp_path: Pa
     assert not all(value.is_integer() for value in times)
 
 
-@pytest.mark.parametrize("users", [1, 2])
-def test_a_swarm_is_measured_and_the_test_then_ends(tmp_path: Path, users: int) -> None:
+def test_swarms_are_measured_together_and_the_test_then_ends(tmp_path: Path) -> None:
     out = tmp_path / "measurement.json"
-    words = ("-u", str(users), "-r", "10", "--swarm-warmup", "1", "--swarm-measure", "0.5")
+    words = ("-u", "2", "-r", "10", "--swarm-warmup", "1", "--swarm-measure", "0.5")
     code, locust = run(*POLLER, *SMALL, *words, "--measurement-out", str(out), "EchoSwarm")
     assert code == 0, locust.output
     result = json.loads(out.read_text())
     assert result["schema"] == 1
-    assert result["cell"]["connections"] == result["cell"]["active"] == 50 * users
+    assert result["cell"]["connections"] == result["cell"]["active"] == 100
     assert result["ready"]["poller"] == result["cell"]["poller"] == "poll"
     assert result["attestation"]["agrees"] is not False
     assert result["seconds"] >= 0.45
@@ -173,15 +172,17 @@ def test_an_open_loop_shows_both_latencies_and_counts_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("user", ["EchoUser", "EchoSwarm"])
 def test_two_worker_processes_share_one_server(tmp_path: Path, user: str) -> None:
-    words = ("-u", "4", "-r", "4", "-t", "2s", "--think-time", "0.05", "--csv", "out")
+    # Workers report every three seconds, and once more when they quit.
+    words = ("-u", "4", "-r", "4", "-t", "4s", "--think-time", "0.05", "--json-file", "out")
     code, locust = run(*POLLER, *SMALL, *words, "--processes", "2", user, cwd=tmp_path)
     assert code == 0, locust.output
     assert locust.output.count("server under test") == 1
     each = 50 if user == "EchoSwarm" else 1
     assert f"server stopped: {4 * each + 1} connections" in locust.output
-    total = rows(tmp_path / "out")["Aggregated"]
-    assert int(total["Request Count"]) > 20
-    assert total["Failure Count"] == "0"
+    (entry,) = json.loads((tmp_path / "out.json").read_text())
+    assert entry["num_requests"] > 20
+    assert entry["num_failures"] == 0
+    assert any(not float(key).is_integer() for key in entry["response_times"])
 
 
 @pytest.mark.parametrize("user", ["EchoUser", "EchoSwarm"])
@@ -255,6 +256,16 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(
     assert "in use" in line
     if asked:
         assert "in use" in json.loads(out.read_text())["unavailable"]
+
+
+def test_a_test_that_is_stopped_too_early_says_so_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "measurement.json"
+    words = ("-u", "1", "-t", "1s", "--measurement-out", str(out), "EchoSwarm")
+    code, locust = run(*POLLER, *SMALL, *words)
+    assert code == 1, locust.output
+    (line,) = locust.errors()
+    assert "stopped before the measurement was complete" in line
+    assert "stopped before" in json.loads(out.read_text())["failed"]
 
 
 def test_nothing_outlives_a_locust_that_was_killed() -> None:

@@ -186,6 +186,16 @@ def test_the_end_of_stdin_ends_the_window_and_the_process() -> None:
     assert [line["event"] for line in swarm.lines][-3:] == ["measured", "sample", "done"]
 
 
+def test_a_window_that_is_ended_before_it_began_is_still_reported() -> None:
+    with server(echo) as url, Swarm(url) as swarm:
+        swarm.until("connected")
+        begin = time.monotonic() + 0.1
+        swarm.send({"command": "measure", "at": begin, "until": None})
+        swarm.send({"command": "end"})
+        assert swarm.until("measured")["from"] >= begin
+        assert swarm.finish() == 0
+
+
 def test_wrong_bytes_under_load_are_an_error_that_ends_the_swarm() -> None:
     answered = 0
 
