@@ -58,6 +58,9 @@ can be nested       yes             no         no         yes             no
     One in `POLLPRI` beside others is accepted everywhere too, and alone it is refused by kqueue,
     which has no filter for it (EOPNOTSUPP).
 *   kqueue reports a pipe without writers as POLLIN, not POLLHUP.
+*   A signal handler written in Python runs between bytecodes, so that a signal which comes after
+    poll() was entered and before its system call has begun calls `wake()` too late.  Who must
+    not miss one gives `signal.set_wakeup_fd()` a pipe and registers it, as servers/reactor.py does.
 *   A timeout of more than 24 days (2**31 ms) may wait for ever.
 *   A condition that the facility cannot watch is refused at `register()` where the kernel
     answers there, or reported as `POLLNVAL` at the next `poll()` where it does not (aio).

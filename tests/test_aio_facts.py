@@ -314,7 +314,7 @@ def test_one_submit_and_one_getevents_a_poll() -> None:
 
 
 def test_a_stale_completion_neither_shows_nor_ends_a_wait(pair) -> None:
-    near, far = pair
+    near, _ = pair
     with AioPoller() as poller:
         poller.register(near.fileno(), POLLIN)
         assert poller.poll(0) == []  # armed now
