@@ -2,8 +2,9 @@
 
 A connection counts the bytes that it `received`, which the counters need anyway.  A sweep runs
 four times a timeout and counts the sweeps that found the same number: after four, nothing came for
-at least the timeout and at most 1.25 times as long.  (A connection that gets rid of bytes sets
-`quiet` to 0 itself.)  No timer per connection, no clock on the hot path.
+at least the timeout and at most 1.25 times as long.  (A connection that is new or gets rid of
+bytes sets `quiet` to -1 itself: the next sweep is less than a quarter away and must not
+count.)  No timer per connection, no clock on the hot path.
 """
 
 from __future__ import annotations

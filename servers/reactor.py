@@ -126,13 +126,13 @@ class Reactor:
         self.poller.wake()
 
     def run(self) -> None:
-        """Handle events until `stop()`.  The signals of `on_signal()` are ignored from then on:
+        """Handle events until `stop()`.  The signals of `on_signal()` are blocked from then on:
         one more of them must not kill what is being closed.
         """
         try:
             self._run()
         finally:
-            self._ignore_signals()
+            self._block_signals()
 
     def _run(self) -> None:
         poll, handlers, max_events = self.poller.poll, self.handlers, self.max_events
@@ -176,9 +176,9 @@ class Reactor:
             numbers = os.read(self._signal_pipe[0], 4096)
             self._signals += [number for number in numbers if number in self._signal_calls]
 
-    def _ignore_signals(self) -> None:
-        for number in self._signal_calls:
-            signal.signal(number, signal.SIG_IGN)
+    def _block_signals(self) -> None:
+        # SIG_IGN would not do: Python complains of a signal that it had noted before.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signal_calls)
         if self._signal_pipe is not None:
             signal.set_wakeup_fd(-1)
             read_fd, write_fd = self._signal_pipe

@@ -75,7 +75,7 @@ class EchoProtocol(asyncio.BufferedProtocol):
         self._view = service.view
         self.received = 0
         self.seen = 0
-        self.quiet = 0
+        self.quiet = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the interface without being registered as its subclasses.
@@ -97,7 +97,7 @@ class EchoProtocol(asyncio.BufferedProtocol):
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.quiet = 0
+        self.quiet = -1
         self.transport.resume_reading()
 
     def eof_received(self) -> bool:

@@ -29,7 +29,7 @@ class Connection:
         self.scope = trio.CancelScope()
         self.received = 0
         self.seen = 0
-        self.quiet = 0
+        self.quiet = -1
 
 
 class EchoService:
@@ -52,7 +52,7 @@ class EchoService:
                     while data := await stream.receive_some(CHUNK):
                         connection.received += len(data)
                         await stream.send_all(data)
-                        connection.quiet = 0
+                        connection.quiet = -1
         except trio.BrokenResourceError:
             tally.resets += 1
         finally:

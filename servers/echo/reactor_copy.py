@@ -42,7 +42,7 @@ class CopyConnection:
         self.fd = sock.fileno()
         self.received = 0
         self.seen = 0
-        self.quiet = 0
+        self.quiet = -1
         self._service = service
         self._recv = sock.recv
         self._send = sock.send
@@ -80,7 +80,7 @@ class CopyConnection:
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.quiet = 0
+        self.quiet = -1
         self._pending = self._pending[sent:]
         if not self._pending:
             self._service.reactor.switch(self.fd, POLLIN, self.on_readable)

@@ -77,7 +77,7 @@ class SpliceConnection:
         self.fd = sock.fileno()
         self.received = 0
         self.seen = 0
-        self.quiet = 0
+        self.quiet = -1
         self._service = service
         self._shared = shared
         self._kept: Pipe | None = None
@@ -131,7 +131,7 @@ class SpliceConnection:
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.quiet = 0
+        self.quiet = -1
         self._left -= sent
         if not self._left:
             self._kept = None
@@ -146,7 +146,7 @@ class SpliceConnection:
         except OSError:
             self._service.drop(self, reset=True)
             return
-        self.quiet = 0
+        self.quiet = -1
         self._spilled = self._spilled[sent:]
         if not self._spilled:
             self._service.reactor.switch(self.fd, POLLIN, self.on_readable)
