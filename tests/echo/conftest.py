@@ -12,19 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from serving import Combination, EchoServer, serving
+from serving import COMBINATIONS, Combination, EchoServer, serving
 
 import pollers
 from pollers.system import HAS_SPLICE
-
-COMBINATIONS = [
-    *(
-        Combination("reactor", name, backend)
-        for name in pollers.names()
-        for backend in ("copy", "splice")
-    ),
-    *(Combination(loop) for loop in ("asyncio", "uvloop", "trio")),
-]
 
 probe = functools.cache(pollers.probe)
 

@@ -5,6 +5,7 @@ Everything here has a deadline: a server that hangs fails the test that asked it
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -22,6 +23,8 @@ from functools import partial
 from typing import Any
 
 import psutil
+
+import pollers
 
 #: Seconds that any single step may take before it counts as a hang.
 DEADLINE = 20.0
@@ -53,8 +56,22 @@ class Combination:
         return f"{self.poller}-{self.backend}" if self.poller is not None else self.loop
 
 
+#: Every one that this project knows, whether it works here or not.
+COMBINATIONS = [
+    *(
+        Combination("reactor", name, backend)
+        for name in pollers.names()
+        for backend in ("copy", "splice")
+    ),
+    *(Combination(loop) for loop in ("asyncio", "uvloop", "trio")),
+]
+REACTORS = [each for each in COMBINATIONS if each.poller is not None]
+#: One of each loop, for what does not depend on how the reactor's poller and backend work.
+LOOPS = [REACTORS[0], *(each for each in COMBINATIONS if each.poller is None)]
+
+
 class EchoServer:
-    """One running server.  Its stderr goes to a file, so that it can be counted and never blocks."""
+    """One running server.  Its stderr goes to a file: it can be counted, and never blocks."""
 
     def __init__(self, *words: str, nofile: int | None = None) -> None:
         limit = None
@@ -145,15 +162,21 @@ class EchoServer:
             time.sleep(0.005)
         return line
 
-    def refuses(self) -> bool:
-        """Whether a new connection is refused at once."""
+    def listens(self) -> bool:
+        """Whether it has a listening socket, seen from outside: a connect would be counted."""
+        for pid in self.ready["pids"]:
+            with suppress(psutil.NoSuchProcess):  # a worker without connections ends at once
+                connections = psutil.Process(pid).net_connections("tcp")
+                if any(each.status == psutil.CONN_LISTEN for each in connections):
+                    return True
+        return False
+
+    def until_it_refuses(self) -> None:
+        """Wait until it has stopped accepting, and see that a connect is refused."""
+        until(lambda: not self.listens())
         with socket.socket() as sock:
             sock.settimeout(DEADLINE)
-            try:
-                sock.connect(self.address)
-            except ConnectionRefusedError:
-                return True
-            return False
+            assert sock.connect_ex(self.address) == errno.ECONNREFUSED
 
     def cpu(self) -> float:
         """Seconds of CPU used so far, user and system."""

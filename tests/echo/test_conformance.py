@@ -1,4 +1,4 @@
-"""No client can tell the servers apart: sizes, splits, numbers and half-closes, over all of them."""
+"""No client can tell the servers apart: sizes, splits, numbers and half-closes, over them all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_sizes(server: EchoServer, size: int) -> None:
 @given(pieces=pieces, seed=st.integers(0, 1 << 32))
 @settings(max_examples=12, deadline=None)
 def test_random_splits(server: EchoServer, pieces: list[tuple[int, bool]], seed: int) -> None:
-    """However the bytes are cut into sends, and whatever is outstanding, they come back in order."""
+    """However the bytes are cut into sends, and however many are under way, order is kept."""
     total = sum(size for size, _ in pieces)
     source = random.Random(seed).randbytes(total)
     sent, outstanding = 0, 0
