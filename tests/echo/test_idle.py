@@ -9,12 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from serving import EchoServer, echo, fill, read_exactly
+import pytest
+from serving import LOOPS, EchoServer, echo, fill, read_exactly
 
 from servers import idle
 
 #: Seconds.
-TIMEOUT = 0.4
+TIMEOUT = 0.25
 #: What a loaded machine may add to the upper bound.
 SLACK = 2.0
 
@@ -82,6 +83,7 @@ def test_idle_timeout(start: Callable[..., EchoServer]) -> None:
     assert server.stop()["idle_closes"] == 3
 
 
+@pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True)
 def test_no_timeout_by_default(server: EchoServer) -> None:
     with server.connect() as sock:
         assert select.select([sock], [], [], TIMEOUT * 1.5)[0] == []

@@ -97,13 +97,13 @@ def test_drain(start: Callable[..., EchoServer]) -> None:
 @drained
 def test_drain_timeout(start: Callable[..., EchoServer]) -> None:
     """Who does not close is closed when the time is up, and counted as closed."""
-    server = start("--drain-timeout", "0.3")
+    server = start("--drain-timeout", "0.2")
     with server.connect() as sock:
         echo(sock, b"hello")
         began = time.monotonic()
         server.terminate()
         last = server.ends()
-        assert time.monotonic() - began >= 0.3
+        assert time.monotonic() - began >= 0.2
         assert sock.recv(1) == b""
     assert (last["accepted"], last["closed"], last["open"], last["received"]) == (1, 1, 0, 5)
 
