@@ -60,7 +60,7 @@ can be nested       yes             no         no         yes             no
 *   kqueue reports a pipe without writers as POLLIN, not POLLHUP.
 *   A signal handler written in Python runs between bytecodes, so that a signal which comes after
     poll() was entered and before its system call has begun calls `wake()` too late.  Who must
-    not miss one gives `signal.set_wakeup_fd()` a pipe and registers it, as servers/reactor.py does.
+    not miss one gives `signal.set_wakeup_fd()` a pipe and registers it (see servers/reactor.py).
 *   A timeout of more than 24 days (2**31 ms) may wait for ever.
 *   A condition that the facility cannot watch is refused at `register()` where the kernel
     answers there, or reported as `POLLNVAL` at the next `poll()` where it does not (aio).
@@ -191,9 +191,7 @@ class Poller(Protocol):
         `capabilities` lacks.
         """
 
-    def modify(
-        self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False
-    ) -> None:
+    def modify(self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False) -> None:
         """Replace the interest and mode of a registered fd; re-enables a fired one-shot."""
 
     def unregister(self, fd: int) -> None:

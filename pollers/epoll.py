@@ -77,9 +77,7 @@ class EpollPoller(Adapter):
         self._epoll.register(fd, self._mask(interest, edge, oneshot))
         self.counters.kernel_calls += 1
 
-    def modify(
-        self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False
-    ) -> None:
+    def modify(self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False) -> None:
         check_registration(fd, interest, edge, oneshot, self.capabilities, self.name)
         self._epoll.modify(fd, self._mask(interest, edge, oneshot))
         self.counters.kernel_calls += 1

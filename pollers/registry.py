@@ -140,11 +140,10 @@ def probe(name: str) -> Availability:
     try:
         poller = _make(name, entry)
         try:
-            _try_out(poller)
+            with poller:
+                _try_out(poller)
         except OSError as error:
             raise Unavailable(_explain(name, error)) from error
-        finally:
-            poller.close()
     except Unavailable as error:
         return Availability(name, False, str(error), False, Capability.NONE, expected, entry.note)
     _working.add(entry)
@@ -186,6 +185,11 @@ def _make(name: str, entry: Entry) -> Poller:
         raise Unavailable(
             f"{name} cannot be used here: it needs the module {error.name}, which is not "
             f"installed; pip install {error.name}"
+        ) from error
+    except ImportError as error:
+        why = " ".join(str(error).split())
+        raise Unavailable(
+            f"{name} cannot be used here: a module of it does not load ({why}); reinstall it"
         ) from error
     except OSError as error:
         raise Unavailable(_explain(name, error)) from error

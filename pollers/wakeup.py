@@ -49,8 +49,13 @@ class Wakeup:
         with self._lock:
             try:
                 os.read(self.fd, 8)
-            finally:  # a signal handler may raise here: the next set() must write again
+            except BaseException:
+                # A signal handler raised here, before the read or after it.  One wake too many is
+                # allowed; an fd that stays readable with no wake pending would be reported.
                 self.pending = False
+                self.set()
+                raise
+            self.pending = False
 
     def close(self) -> None:
         with self._lock:

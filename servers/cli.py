@@ -62,7 +62,7 @@ def parser(program: str, description: str, backends: tuple[str, ...]) -> argpars
         type=_seconds,
         default=0.0,
         metavar="S",
-        help="close a connection on which no byte moved for S to 1.25 S seconds (0: never)",
+        help="close a connection that moved nothing for S to 1.25 S seconds (0: never)",
     )
     add(
         "--drain-timeout",
@@ -112,7 +112,8 @@ def options(arguments: argparse.Namespace) -> Options:
 def _available(poller: str | None) -> str:
     if poller is None:
         for name in pollers.names():  # one by one: a probe may import much
-            if pollers.probe(name).available:
+            found = pollers.probe(name)
+            if found.available and not found.emulated:
                 return name
         raise CannotServe("no poller is available here: `python -m pollers` says why")
     try:

@@ -64,13 +64,19 @@ def _work(server: str, options: Options, serve: Serve, listener: socket.socket, 
     listen(listener)
     address = url(listener)
 
+    serving = False
+
     def announce(**actual: Any) -> None:
+        nonlocal serving
+        serving = True
         pid = os.getpid()
         lifecycle.say(cli.ready(options, server, address, pid=pid, pids=[pid], **actual))
 
     try:
         serve(options, listener, announce)
     except OSError as error:
+        if serving:
+            raise
         # Starting needs fds and kernel memory (an AIO ring, a pipe): say which call was refused.
         raise CannotServe(f"{error}; `python -m pollers` shows the limits") from error
 
@@ -153,21 +159,24 @@ class _Parent:
             os.close(write_fd)
             raise
         if pid == 0:
-            for worker in others:
-                os.close(worker.pipe)
-            os.close(read_fd)
-            os.dup2(write_fd, 1)
-            os.close(write_fd)
-            os._exit(self._child(i, parent))
+            os._exit(self._child(i, parent, write_fd, [read_fd, *(one.pipe for one in others)]))
         os.close(write_fd)
         return _Worker(pid, read_fd)
 
-    def _child(self, i: int, parent: int) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        system.die_with_parent(signal.SIGTERM)
-        if os.getppid() != parent:  # it was dead before the kernel was asked to tell
-            return 1
+    def _child(self, i: int, parent: int, stdout: int, foreign: list[int]) -> int:
+        """All that a worker does.  Nothing is raised: above stands the parent's code."""
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            for fd in foreign:
+                os.close(fd)
+            os.dup2(stdout, 1)
+            os.close(stdout)
+            try:
+                system.die_with_parent(signal.SIGTERM)
+            except OSError as error:
+                raise CannotServe(f"--workers: {error}; use --workers 1") from None
+            if os.getppid() != parent:  # it was dead before the kernel was asked to tell
+                return 1
             host, port = self._address
             with bind(host, port, share=True) as listener:
                 _work(self._server, self._options, self._serve, listener, i)
@@ -175,7 +184,6 @@ class _Parent:
             lifecycle.say({"error": str(error)})
             return 2
         except BaseException:
-            # The last frame before os._exit: nobody above could report it.
             traceback.print_exc()
             return 1
         return 0

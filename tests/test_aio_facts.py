@@ -323,3 +323,20 @@ def test_a_stale_completion_neither_shows_nor_ends_a_wait(pair) -> None:
         assert poller.poll(0.05) == []
         assert time.monotonic() - start >= 0.05
         assert poller.counters.stale == 1
+
+
+def test_modify_needs_no_place_for_what_is_not_armed() -> None:
+    """A stalled connection at exactly full capacity must not double the ring."""
+    pairs = [socket.socketpair() for _ in range(3)]
+    with AioPoller(capacity=4) as poller:  # the fourth is the wake-up's
+        for near, far in pairs:
+            poller.register(near.fileno(), POLLIN)
+            far.send(b"x")
+        assert len(poller.poll(5)) == 3
+        calls = poller.counters.kernel_calls
+        poller.modify(pairs[0][0].fileno(), POLLOUT)
+        assert poller.counters.kernel_calls == calls + 1  # it looks whether the fd is open
+        assert dict(poller.poll(5))[pairs[0][0].fileno()] == POLLOUT
+    for near, far in pairs:
+        near.close()
+        far.close()

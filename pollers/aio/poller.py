@@ -116,10 +116,10 @@ class AioPoller(Adapter):
     def modify(self, fd: int, interest: int, *, edge: bool = False, oneshot: bool = False) -> None:
         self._check_open()
         check_registration(fd, interest, edge, oneshot, self.capabilities, self.name)
-        self._find(fd)
-        self._check_fd(fd)
-        self._need_free_slot()
         slot = self._find(fd)
+        self._check_fd(fd)
+        if not self._slots.waiting[slot]:
+            self._need_free_slot()  # before anything changes; it may leave this slot waiting
         if self._slots.waiting[slot]:
             # It is submitted at the next poll(), with what stands in its iocb by then.
             self._slots.set_interest(slot, interest)

@@ -49,8 +49,12 @@ class EchoService:
 
     def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler: accept(2) out of fds comes here, many times a wake-up."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or "socket" not in context:
+            loop.default_exception_handler(context)
+            return
         self.tally.accept_errors += 1
-        self._limit.log(f"{context['message']}: {context.get('exception')}")
+        self._limit.log(f"{context['message']}: {error.strerror}")
 
     def report(self, final: bool) -> None:
         lifecycle.say(lifecycle.counters(self.tally, self.connections, None, final))
@@ -58,6 +62,8 @@ class EchoService:
     async def sweep(self, timeout: float) -> None:
         while True:
             await asyncio.sleep(timeout / idle.SWEEPS)
+            for connection in self.connections:
+                connection.note_progress()
             for connection in idle.sweep(self.connections):
                 self.tally.idle_closes += 1
                 connection.transport.abort()
@@ -66,13 +72,14 @@ class EchoService:
 class EchoProtocol(asyncio.BufferedProtocol):
     """One echo connection."""
 
-    __slots__ = ("_service", "_view", "_write", "quiet", "received", "seen", "transport")
+    __slots__ = ("_owed", "_service", "_view", "_write", "quiet", "received", "seen", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, service: EchoService) -> None:
         self._service = service
         self._view = service.view
+        self._owed = 0
         self.received = 0
         self.seen = 0
         self.quiet = -1
@@ -99,6 +106,13 @@ class EchoProtocol(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.quiet = -1
         self.transport.resume_reading()
+
+    def note_progress(self) -> None:
+        """For the sweep: a peer that took some of what it is owed is not idle."""
+        owed = self.transport.get_write_buffer_size()
+        if owed != self._owed:
+            self._owed = owed
+            self.quiet = 0
 
     def eof_received(self) -> bool:
         return False  # the transport closes itself, after what is left was sent

@@ -1,12 +1,13 @@
 """The echo service on trio, as its tutorial would write it: one task a connection.
 
-trio's `serve_listeners` already has an EMFILE policy (it waits 100 ms), and `SocketStream` sets
-TCP_NODELAY.  `send_all` returns only when the kernel took everything, so that a peer that does
-not read costs one chunk.
+trio's `serve_listeners` already has an EMFILE policy (it waits 100 ms and logs), and
+`SocketStream` sets TCP_NODELAY.  `send_all` returns only when the kernel took everything, so that a peer that does
+not read costs one chunk; for the idle timeout it has taken nothing until it took all of that.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,7 +16,7 @@ import trio
 
 from servers import idle, lifecycle
 from servers.cli import Options
-from servers.lifecycle import Tally
+from servers.lifecycle import RateLimit, Tally
 from servers.listen import CHUNK
 
 
@@ -30,6 +31,20 @@ class Connection:
         self.received = 0
         self.seen = 0
         self.quiet = -1
+
+
+class AcceptErrors(logging.Handler):
+    """Counts what `trio.serve_listeners` logs at EMFILE, ten times a second, and says it once."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self._tally = tally
+        self._limit = RateLimit()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tally.accept_errors += 1
+        error = record.exc_info[1] if record.exc_info else None
+        self._limit.log(f"not accepting for 0.1 s: {error}; raise `ulimit -n` or lower the load")
 
 
 class EchoService:
@@ -82,6 +97,9 @@ async def _until_stopped(service: EchoService, signals: AsyncIterator[int]) -> N
 
 async def _serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
     service = EchoService()
+    logger = logging.getLogger("trio.serve_listeners")
+    logger.addHandler(AcceptErrors(service.tally))
+    logger.propagate = False
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
     with trio.open_signal_receiver(*lifecycle.STOP_SIGNALS, lifecycle.COUNTERS_SIGNAL) as signals:
         async with trio.open_nursery() as connections:

@@ -46,11 +46,6 @@ class SharedPipe:
         kept, self.current = self.current, replacement
         return kept
 
-    def replace(self) -> None:
-        """Drop what is left in the current pipe, as its connection failed."""
-        self.current.close()
-        self.current = Pipe()
-
     def close(self) -> None:
         self.current.close()
         self.pool.close()
@@ -103,7 +98,7 @@ class SpliceConnection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._shared.replace()
+            pipe.take_out(count)  # it serves the others next
             self._service.drop(self, reset=True)
             return
         if sent != count:
