@@ -1,8 +1,9 @@
 """The echo service on trio, as its tutorial would write it: one task a connection.
 
 trio's `serve_listeners` already has an EMFILE policy (it waits 100 ms and logs), and
-`SocketStream` sets TCP_NODELAY.  `send_all` returns only when the kernel took everything, so that a peer that does
-not read costs one chunk; for the idle timeout it has taken nothing until it took all of that.
+`SocketStream` sets TCP_NODELAY.  `send_all` returns only when the kernel took everything, so that
+a peer that does not read costs one chunk; for the idle timeout it has taken nothing until it took
+all of that.
 """
 
 from __future__ import annotations
