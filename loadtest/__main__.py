@@ -1,7 +1,8 @@
 """`python -m loadtest compare`: which poller or loop serves best on this machine, and why.
 
-Exit codes: 0 where something was compared, 1 where nothing could be, 2 for what was asked wrongly
-(one line on stderr says what, why and what to do), 130 after Ctrl-C or SIGTERM.
+Exit codes: 0 where something was compared, 1 where nothing could be, where the report could not be
+written or where a process is left, 2 for what was asked wrongly (one line on stderr says what, why
+and what to do), 130 after Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Final
 from loadtest import _analyse, _cells, _compare, _environment, _results, _terminal
 from loadtest._options import LARGEST_MESSAGE
 from pollers import system
-from pollers.limits import CONNECTIONS, raise_nofile
+from pollers.limits import CONNECTIONS, OTHER_FDS, raise_nofile
 
 #: What --quick and the default choose, unless an option says otherwise.  Times are seconds.
 QUICK: Final = {
@@ -143,23 +144,37 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
         "stopped": outcome.stopped,
         "analysis": _analyse.analyse(cells, unavailable, measured),
     }
-    _write(out, results)
-    _terminal.show(output, results)
-    output.print(f"\n{out / 'report.html'}  {out / 'results.json'}", markup=False, soft_wrap=True)
-    if outcome.interrupted:
-        return INTERRUPTED
+    wrong = []
+    if outcome.remains:
+        wrong.append(outcome.stopped)
     compared = any(load["basis"] for load in results["analysis"]["loads"])
     if not compared:
-        print("loadtest compare: nothing could be compared, see above", file=sys.stderr)
-    return OK if compared else NOTHING
+        wrong.append("nothing could be compared, see above")
+    _results.save(out / "results.json", results)  # first, as it is what cannot be made again
+    _terminal.show(output, results)
+    if why := _write_report(out / "report.html", results):
+        wrong.append(f"report.html cannot be written: {why}; {out / 'results.json'} is whole")
+        output.print(f"\n{out / 'results.json'}", markup=False, soft_wrap=True)
+    else:
+        both = f"\n{out / 'report.html'}  {out / 'results.json'}"
+        output.print(both, markup=False, soft_wrap=True)
+    for line in wrong:
+        print(f"loadtest compare: {line}", file=sys.stderr)
+    if outcome.interrupted:
+        return INTERRUPTED
+    return NOTHING if wrong else OK
 
 
-def _write(out: Path, results: dict[str, Any]) -> None:
-    """results.json first: it is what cannot be made again."""
-    _results.save(out / "results.json", results)
-    from loadtest._report import render  # matplotlib takes half a second that no one waits for yet
+def _write_report(path: Path, results: dict[str, Any]) -> str:
+    """Write the report whole or not at all; return why it could not be, in one line, or ""."""
+    try:
+        # Not before: matplotlib takes half a second.
+        from loadtest._report import render
 
-    (out / "report.html").write_text(render(results), encoding="utf-8")
+        _results.replace(path, render(results))
+    except Exception as error:  # whatever plotting met: the results are saved and shown already
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
 
 
 def _directory(out: Path) -> Path:
@@ -182,7 +197,8 @@ def _connections(asked: int | None, default: int) -> int:
     if asked is not None and asked > most:
         raise BadInput(
             f"--connections {asked} do not fit in one process's {hard} file descriptors: use at "
-            f"most {most}, or raise the limit as root: prlimit --pid $$ --nofile={asked + 240}"
+            f"most {most}, or raise the limit as root: "
+            f"prlimit --pid $$ --nofile={asked + OTHER_FDS}"
         )
     if default > most:
         print(

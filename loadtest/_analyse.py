@@ -76,6 +76,12 @@ def one_load(
         series = {key: _series(value, measured[key]) for key in sound}
         _add_ratios(table, name, series)
     by_key = {one["key"]: one for one in table}
+    notes = Counter(
+        str(note)
+        for of_row in measured.values()
+        for one in of_row
+        for note in one.get("notes", ())
+    )
     baseline, control = by_key[BASELINE], by_key.get(CONTROL)
     basis = _basis(baseline)
     compared = control[basis] if control and basis else None
@@ -85,6 +91,7 @@ def one_load(
         "stable": None if compared is None or compared["rounds"] < 2 else not compared["shown"],
         "control": compared,
         "ranking": _ranking(table, basis),
+        "notes": dict(notes.most_common()),
     }
 
 
@@ -102,6 +109,7 @@ def describe(row: Row, unavailable: str, measured: Sequence[Measurement]) -> dic
         "status": status,
         "reason": reason,
         "rounds": len(good),
+        "unsteady": sum(not one["warm_up"]["steady"] for one in good),
         "bound": _majority([str(one["bound"]) for one in good]),
         "holds": last.get("attestation", {}).get("holds", ""),
         "attested": last.get("attestation", {}).get("agrees"),

@@ -14,12 +14,12 @@ the report instead of a number.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pollers
+from pollers import system
 from pollers.limits import OTHER_FDS
 
 #: select(2) holds fd numbers below FD_SETSIZE, which CPython cannot change.
@@ -177,7 +177,7 @@ def missing(row: Row) -> str:
             return found.reason
     elif row.loop in ("uvloop", "trio") and importlib.util.find_spec(row.loop) is None:
         return f"{row.loop} is not installed: pip install {row.loop}"
-    if row.backend == "splice" and not hasattr(os, "splice"):
+    if row.backend == "splice" and not system.HAS_SPLICE:
         return "this system's Python has no os.splice (Linux, Python 3.10)"
     return ""
 

@@ -5,7 +5,7 @@ What this file is
 The order of a round is _rounds.py's; a round counts when each of its cells was measured.  The run
 ends after the last round, or when the next one would not fit into the budget any more (judged by
 what the cells have taken so far), or at Ctrl-C or SIGTERM.  Whatever ends it, the finished rounds
-are returned and no process is left.
+are returned and no process is left; one that cannot be ended ends the run, and is named.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Outcome:
     unfinished: dict[str, Any] | None = None
     stopped: str = ""
     interrupted: bool = False
+    #: Whether processes of the run could not be ended; `stopped` names them.
+    remains: bool = False
 
 
 class Progress(Protocol):
@@ -109,6 +111,9 @@ def run(plan: Plan, progress: Progress) -> Outcome:
     former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         trio.run(measure_all)
+    except _processes.Remains as error:  # they would disturb whatever is measured next
+        outcome.remains = True
+        outcome.stopped = "; ".join(filter(None, [outcome.stopped, str(error)]))
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -171,7 +176,8 @@ def expected(plan: Plan, cell: Cell) -> float:
 async def measure(plan: Plan, cell: Cell) -> dict[str, Any]:
     """Measure one cell once, with a fresh Locust and a fresh server.
 
-    What does not come to figures is returned as "failed" with its reason, and raises nothing.
+    What does not come to figures is returned as "failed" with its reason.  Raises only
+    _processes.Remains.
     """
     out, log = plan.scratch / "measurement.json", plan.scratch / "locust.log"
     out.unlink(missing_ok=True)

@@ -59,7 +59,7 @@ def environment(server_cpu: str, load_cpu: str) -> dict[str, Any]:
         "libc": f"{name} {version}".strip() or None,
         "packages": {package: _version(package) for package in PACKAGES},
         "limits": {limit.name: limit.value for limit in limits.read()},
-        "limits_too_low": {one.name: one.remedy for one in limits.read() if not one.enough},
+        "limits_too_low": {one.name: one.remedy for one in limits.read() if one.enough is False},
         "network": "loopback",
     }
 

@@ -102,8 +102,8 @@ class Exchange:
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
-        return len(self._sockets)
+        """How many of the active connections are open."""
+        return sum(fd in self._sockets for fd in self.active)
 
     @property
     def observed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from loadtest._histogram import Histogram
@@ -35,8 +36,25 @@ def fairness_of(window: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def client_share(
+    helpers: Sequence[float], cpus: Sequence[int | None], load_cpus: Sequence[int], locust: float
+) -> tuple[float, int]:
+    """How full the load's cores were, 1 being full, and how many they are.
+
+    `helpers` are the shares of a core that the swarms' helpers used, `cpus` the cores that they
+    are pinned to (None: not pinned), `locust` is the share that Locust itself used.  Locust counts
+    where every core that it may run on (`load_cpus`) has a helper, as it then takes its time from
+    them; with a core to spare it does not.
+    """
+    if None in cpus:
+        return sum(helpers) / len(helpers), len(helpers)
+    shared = bool(load_cpus) and set(load_cpus) <= set(cpus)
+    cores = len(set(cpus))
+    return (sum(helpers) + (locust if shared else 0.0)) / cores, cores
+
+
 def bound(server: float | None, client: float) -> str | None:
-    """Who was the bottleneck, from the share of a core that each used; None: unknown."""
+    """Who was the bottleneck, from how full the cores of each were; None: unknown."""
     if server is not None and server >= SATURATED:
         return "server"
     if client >= SATURATED:
@@ -52,8 +70,13 @@ def served(before: dict[str, Any], after: dict[str, Any], size: int) -> float:
     return float(after["received"] - before["received"]) / size
 
 
-def server_figures(before: dict[str, Any], after: dict[str, Any], size: int) -> dict[str, Any]:
-    """What the server spent a message, `size` bytes each, between two lines of counters."""
+def server_figures(
+    before: dict[str, Any], after: dict[str, Any], size: int, cores: int = 1
+) -> dict[str, Any]:
+    """What the server spent a message, `size` bytes each, between two lines of counters.
+
+    `cores` is how many it can fill; `cpu_share` is of all of them.
+    """
 
     def spent(name: str) -> float:
         return float(after[name] - before[name])
@@ -64,7 +87,8 @@ def server_figures(before: dict[str, Any], after: dict[str, Any], size: int) -> 
     figures: dict[str, Any] = {
         "user_cpu_us_per_message": spent("user_cpu") * 1e6 / messages if messages else None,
         "system_cpu_us_per_message": spent("system_cpu") * 1e6 / messages if messages else None,
-        "cpu_share": (spent("user_cpu") + spent("system_cpu")) / span,
+        "cpu_share": (spent("user_cpu") + spent("system_cpu")) / span / cores,
+        "cores": cores,
         "voluntary_switches": int(spent("voluntary_switches")),
         "involuntary_switches": int(spent("involuntary_switches")),
         "stalls": int(spent("stalls")),
@@ -98,7 +122,9 @@ def summary(result: dict[str, Any]) -> str:
         f"p50 {service['p50']:.0f} us, p99 {service['p99']:.0f} us, "
         f"p99.9 {service['p99.9']:.0f} us, {sum(result['errors'].values())} errors"
     )
-    if result["server"]:
-        line += f"; server {result['server']['cpu_share']:.0%} of a core"
-    line += f"; swarm {result['client']['cpu_share']:.0%} of a core"
-    return f"{line}; bound: {result['bound'] or 'unknown'}"
+    for name, who in (("server", "server"), ("client", "load")):
+        if used := result[name]:
+            of = "a core" if used["cores"] == 1 else f"{used['cores']} cores"
+            line += f"; {who} {used['cpu_share']:.0%} of {of}"
+    line += f"; bound: {result['bound'] or 'unknown'}"
+    return line if result["warm_up"]["steady"] else f"{line}; begun before it was steady"

@@ -80,9 +80,10 @@ def check(environment: Environment, options: Options) -> None:
             f"--measurement-out measures {SWARM} in one Locust process: name it, "
             "and leave out --processes, --master and --worker"
         )
-    if environment.host and environment.host not in own_urls:
+    given = environment.host if environment.host not in own_urls else None
+    if given:
         try:
-            parse_url(environment.host)
+            parse_url(given)
         except ValueError as error:
             raise BadOption(f"--host {error}") from error
     nofile, _ = raise_nofile()
@@ -93,7 +94,7 @@ def check(environment: Environment, options: Options) -> None:
     nodes = runner.worker_count if isinstance(runner, MasterRunner) else 1
     users = runner.target_user_count
     in_one = each if names == [SWARM] else math.ceil(users / max(nodes, 1))
-    whole = 0 if environment.host else users * each / options.workers
+    whole = 0 if given else users * each / options.workers
     if in_one > largest or whole > largest:
         raise BadOption(
             f"{max(in_one, math.ceil(whole))} connections do not fit in one process's {nofile} "

@@ -25,7 +25,15 @@ import gevent
 from gevent.event import Event
 
 from loadtest._attest import attest
-from loadtest._figures import bound, fairness_of, merged, served, server_figures, throughput
+from loadtest._figures import (
+    bound,
+    client_share,
+    fairness_of,
+    merged,
+    served,
+    server_figures,
+    throughput,
+)
 from loadtest._kernelcount import KernelCalls
 from loadtest._options import Options
 from loadtest._server import Server
@@ -97,23 +105,20 @@ class Measurement:
         attestation = attest(server.pids, server.ready) if server else None
         warm_up = self._warm_up(links)
         calls, source = self._count_calls(links, server) if server else (None, None)
-        read = server.counters if server else dict
-        before, window, after = self._window(links, read, self._options.measure)
+        before, window, after = self._window(links, self._read, self._options.measure)
+        own = (after["locust_cpu"] - before["locust_cpu"]) / (after["read_at"] - before["read_at"])
         result: dict[str, Any] = {
             "cell": self._cell(swarms),
             "ready": server.ready if server else None,
             "attestation": attestation,
             **self._observed(window),
-            "client": self._client(links, window),
+            "client": self._client(links, window, own),
             "warm_up": warm_up,
         }
         if server:
-            figures = server_figures(before, after, self._options.message_size)
-            if calls is None:
+            figures = server_figures(before, after, self._options.message_size, server.cores())
+            if calls is None:  # then the poller's own, without those that move bytes
                 calls, source = figures["kernel_calls_per_message"], "adapter"
-                self._notes.append(
-                    "kernel calls are the poller's own, without those that move bytes"
-                )
             figures["kernel_calls_per_message"] = calls
             figures["kernel_calls_source"] = source if calls is not None else None
             result["server"] = figures | self._memory(rss_loaded, swarms)
@@ -145,8 +150,6 @@ class Measurement:
         self._wait("steady", len(links), limit + PATIENCE)
         lines = self._lines["steady"].values()
         steady = all(line["steady"] for line in lines)
-        if not steady:
-            self._notes.append(f"the throughput was not steady after {limit:g} s of warm-up")
         return {"seconds": max(line["seconds"] for line in lines), "steady": steady}
 
     def _count_calls(
@@ -165,6 +168,11 @@ class Measurement:
             calls.close()
         messages = served(first, last, self._options.message_size)
         return (last["calls"] - first["calls"]) / messages if messages else None, "tracepoint"
+
+    def _read(self) -> dict[str, Any]:
+        """The CPU time of Locust's own process so far (seconds), and the server's counters."""
+        own = {"locust_cpu": time.process_time(), "read_at": time.monotonic()}
+        return own | (self._server.counters() if self._server else {})
 
     def _window(
         self, links: list[SwarmLink], read: Callable[[], dict[str, Any]], seconds: float
@@ -217,13 +225,18 @@ class Measurement:
             "fairness": fairness_of(window),
         }
 
-    def _client(self, links: list[SwarmLink], window: list[dict[str, Any]]) -> dict[str, Any]:
-        cores = {link.cpu for link in links}
-        count = len(links) if None in cores else len(cores)
+    def _client(
+        self, links: list[SwarmLink], window: list[dict[str, Any]], own: float
+    ) -> dict[str, Any]:
+        """`own` is the share of a core that Locust itself used."""
+        cpus = [link.cpu for link in links]
         shares = [line["cpu_seconds"] / (line["until"] - line["from"]) for line in window]
+        share, cores = client_share(shares, cpus, self._options.load_cpus, own)
         first = self._lines["connected"][links[0]]
         return {
-            "cpu_share": sum(shares) / count,
+            "cpu_share": share,
+            "cores": cores,
+            "locust_share": own,
             "poller": first["poller"],
             "cpu": links[0].cpu,
             "processes": len(links),

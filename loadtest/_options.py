@@ -12,10 +12,9 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psutil
-
 import pollers
 from loadtest._schedule import parse_active
+from pollers import system
 
 AUTO: Final = "auto"
 SERVERS: Final = ("echo",)
@@ -127,7 +126,7 @@ def read(parsed: Namespace) -> Options:
         raise BadOption(f"--swarm-active: {error}") from error
     workers = _at_least(parsed, "workers", 1)
     server_cpus, load_cpus = share_cores(
-        _cores(parsed, "server_cpu"), _cores(parsed, "load_cpu"), _allowed(), workers
+        _cores(parsed, "server_cpu"), _cores(parsed, "load_cpu"), system.cores(), workers
     )
     names = (AUTO, *pollers.names())
     return Options(
@@ -168,13 +167,6 @@ def share_cores(
     return server, load
 
 
-def _allowed() -> list[int]:
-    try:
-        return sorted(psutil.Process().cpu_affinity() or [])
-    except AttributeError:  # this system cannot pin
-        return []
-
-
 def _cores(parsed: Namespace, name: str) -> list[int] | None:
     text = str(getattr(parsed, name)).strip().lower()
     if text == AUTO:
@@ -183,7 +175,7 @@ def _cores(parsed: Namespace, name: str) -> list[int] | None:
         return []
     parts = text.split(",")
     cores = [int(part) for part in parts if part.strip().isdecimal()]
-    allowed = _allowed()
+    allowed = system.cores()
     if len(cores) != len(parts) or not set(cores) <= set(allowed):
         known = ", ".join(map(str, allowed)) or "none that can be chosen"
         raise BadOption(f"{_flag(name)} {text!r}: cores here are {known}; or say auto or none")

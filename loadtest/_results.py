@@ -50,6 +50,8 @@ _FIGURES: Final = {
     "server": dict,
     "client": dict,
     "bound": str,
+    "warm_up": dict,
+    "notes": list,
 }
 
 
@@ -60,8 +62,13 @@ class BadResults(ValueError):
 def save(path: Path, results: Mapping[str, Any]) -> None:
     """Write the file whole or not at all.  Raises OSError."""
     whole = {"schema": SCHEMA, "kind": KIND, **results}
+    replace(path, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.  Raises OSError."""
     draft = path.with_name(path.name + ".new")
-    draft.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
+    draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
 
 

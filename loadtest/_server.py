@@ -84,7 +84,7 @@ class Server:
 
     @property
     def pids(self) -> list[int]:
-        """The process and its workers."""
+        """The processes that serve: its workers, or itself where it has none."""
         return [int(pid) for pid in self.ready["pids"]]
 
     def start(self) -> dict[str, Any]:
@@ -119,11 +119,22 @@ class Server:
             raise ServerError("the server ended when it was asked for its counters")
         return line
 
-    def rss_kib(self) -> int:
-        """Resident memory of all its processes, in KiB."""
-        with contextlib.suppress(psutil.NoSuchProcess):
+    def rss_kib(self) -> int | None:
+        """Resident memory of the processes that serve, in KiB; None where one has ended."""
+        try:
             return sum(int(psutil.Process(pid).memory_info().rss) for pid in self.pids) // 1024
-        return 0
+        except psutil.NoSuchProcess:
+            return None
+
+    def cores(self) -> int:
+        """How many cores it can fill: no more than it has processes, nor than they may run on."""
+        try:
+            usable = {
+                core for pid in self.pids for core in psutil.Process(pid).cpu_affinity() or []
+            }
+        except (AttributeError, psutil.NoSuchProcess):  # this system does not tell; it has ended
+            usable = set()
+        return min(len(self.pids), len(usable) or len(self.pids))
 
     def stop(self) -> dict[str, Any] | None:
         """End the process; return its last counters, or None where it gave none.

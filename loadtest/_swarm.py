@@ -14,7 +14,7 @@ End of file ends the process, so that it never outlives its parent.
 
 stdout: one JSON object a line, told apart by "event":
 
-    connected   connections, active, poller, emulated, seconds, rss_kib
+    connected   connections, active, poller, seconds
     steady      steady (false: the limit came first), seconds
     sample      what happened since the last one; one a second, and at each edge of the window
     measured    the sum over the window: from and until (its true edges), cpu_seconds, fairness
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections import deque
@@ -37,7 +36,7 @@ import pollers
 from loadtest._connect import CannotConnect, Connector
 from loadtest._exchange import Exchange, Recorder, payloads
 from loadtest._pipeline import Pipeline
-from loadtest._schedule import Schedule, Steadiness, active_slots, fairness
+from loadtest._schedule import WINDOWS, Schedule, Steadiness, active_slots, fairness
 from loadtest._sources import Sources, resolve
 from pollers.base import Poller
 from pollers.limits import OTHER_FDS, raise_nofile
@@ -46,8 +45,10 @@ from pollers.limits import OTHER_FDS, raise_nofile
 TICK: Final = 0.005
 #: Seconds between samples.
 SAMPLE: Final = 1.0
-#: Seconds of one window of the slope test.
+#: Seconds of one window of the slope test, at most; a short warm-up has shorter ones, so that it
+#: holds the WINDOWS that the test needs, and some more to try again.
 WINDOW: Final = 0.1
+TRIES: Final = WINDOWS + 4
 #: Seconds between the last connect and the first message of a schedule.
 LEAD: Final = 0.01
 
@@ -126,7 +127,9 @@ class Swarm:
         self._reply_timeout = reply_timeout
         self._from = time.monotonic()
         self._steadiness: Steadiness | None = None
-        self._warm_from = self._warm_until = self._window_end = 0.0
+        self._warm_from = self._warm_until = 0.0
+        self._length = WINDOW
+        self._window_end = self._counted_at = 0.0
         self._counted = 0
         self._total = 0
         self._measure: deque[float | None] = deque()
@@ -152,7 +155,7 @@ class Swarm:
                 exchange.expire(self._reply_timeout)
                 next_sample = max(next_sample + SAMPLE, now)
                 if exchange.active and not exchange.open:
-                    raise Failed("every connection was lost")
+                    raise Failed("every active connection was lost")
         now = time.monotonic()
         if self._window is not None:
             self._end_window(now)
@@ -164,6 +167,8 @@ class Swarm:
                 now = time.monotonic()
                 self._steadiness = Steadiness()
                 self._warm_from, self._warm_until = now, now + order["limit"]
+                self._length = min(WINDOW, order["limit"] / TRIES)
+                self._window_end = now
                 self._start_window(now)
             case "measure":
                 self._measure = deque([order["at"], order["until"]])
@@ -179,15 +184,15 @@ class Swarm:
 
     def _start_window(self, now: float) -> None:
         self._exchange.flush()
-        self._counted = self._messages()
-        self._window_end = now + WINDOW
+        self._counted, self._counted_at = self._messages(), now
+        # From the last end and not from now, or each turn's lateness would lengthen the warm-up.
+        self._window_end = max(self._window_end + self._length, now)
 
     def _watch_steadiness(self, now: float) -> None:
         assert self._steadiness is not None
         self._exchange.flush()
-        messages = self._messages()
-        elapsed = now - self._window_end + WINDOW
-        steady = self._steadiness.add((messages - self._counted) / elapsed)
+        elapsed = now - self._counted_at
+        steady = self._steadiness.add((self._messages() - self._counted) / elapsed)
         self._start_window(now)
         if steady or now >= self._warm_until:
             self._steadiness = None
@@ -265,9 +270,7 @@ def drive(config: Config, orders: Orders) -> None:
             connections=len(sockets),
             active=len(slots),
             poller=poller.name,
-            emulated=poller.emulated,
             seconds=time.monotonic() - started,
-            rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
         common = poller, sockets, slots, config.size, config.seed
         exchange: Exchange

@@ -49,7 +49,7 @@ def sources(load: Mapping[str, Any]) -> str:
     if "tracepoint" in counted:
         text += "; kernel calls as the kernel's tracepoint counts them"
     if "adapter" in counted:
-        text += "; * kernel calls as the server's own loop counts them"
+        text += "; * the poller's own calls only, without recv and send"
     held = {one["label"]: one["holds"] for one in load["rows"] if "io_uring" in one["holds"]}
     if held:
         text += "; " + "; ".join(f"{label} holds {what}" for label, what in held.items())

@@ -24,8 +24,11 @@ END_TIMEOUT: Final = 15.0
 
 Fail: TypeAlias = Callable[[str], None]
 
-#: Addresses of servers that were started here: the web form may send one back after its end.
-own_urls: set[str] = set()
+#: What stands in the web form where no host was given, and means that a server is to be started.
+START_ONE: Final = "start a server"
+#: Hosts that are none of the user's: that, and the addresses of servers that were started here,
+#: which the web form may send back after their end.
+own_urls: set[str] = {START_ONE}
 
 
 class TestRun:
@@ -54,7 +57,7 @@ class TestRun:
         if isinstance(self.environment.runner, WorkerRunner):
             self._pin()
             return
-        if self._given_host in own_urls:  # left over in the web form from the last test
+        if self._given_host in own_urls:
             self._given_host = None
         rss_empty = None
         if self._given_host:

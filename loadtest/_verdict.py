@@ -48,12 +48,14 @@ def whole(analysis: Mapping[str, Any]) -> list[str]:
         sentences.append("One round: a ratio without an interval shows no difference.")
     elif analysis["interval"] == "bootstrap":
         sentences.append(
-            f"{rounds} rounds. [low, high] is the 95 % bootstrap interval of the median ratio."
+            f"{rounds} rounds. [low, high] is at least the 95 % bootstrap interval of the median "
+            "ratio, and never less than the run's noise."
         )
     else:
         sentences.append(
-            f"{rounds} rounds. [low, high] spans the rounds' ratios, which holds the true median "
-            f"with {analysis['coverage']:.0%} only: six rounds or more give 95 %."
+            f"{rounds} rounds. [low, high] spans at least the rounds' ratios, and never less than "
+            "the run's noise. The ratios alone hold the true median with "
+            f"{analysis['coverage']:.0%} only: six rounds or more give 95 %."
         )
     return sentences
 
@@ -71,6 +73,7 @@ def of_load(load: Mapping[str, Any]) -> list[str]:
     sentences += _others(load, table)
     sentences += _cpu(load, table)
     sentences += _left_out(load, table)
+    sentences += _unsteady(load) + _notes(load)
     sentences.append(_control(load))
     return sentences
 
@@ -129,11 +132,13 @@ def _why(load: Mapping[str, Any], table: Table) -> list[str]:
     if difference(best[basis], basis) == "no difference shown":
         return []
     parts = []
-    for name, unit, digits in (
-        ("cpu", "us of server CPU per message", 1),
-        ("kernel_calls", "kernel calls per message", 2),
-        ("events_per_wakeup", "events per wake-up", 0),
-    ):
+    explained = [("cpu", "us of server CPU per message", 1)]
+    if best["kernel_calls_source"] == base["kernel_calls_source"]:  # else they count other things
+        adapter = base["kernel_calls_source"] == "adapter"
+        unit = "poller calls (without recv and send)" if adapter else "kernel calls"
+        explained.append(("kernel_calls", f"{unit} per message", 2))
+    explained.append(("events_per_wakeup", "events per wake-up", 0))
+    for name, unit, digits in explained:
         if best[name] is not None and base[name] is not None:
             parts.append(f"{best[name]:,.{digits}f} {unit} against {base[name]:,.{digits}f}")
     return [f"Why ({best['label']} against {base['label']}): {'; '.join(parts)}."] if parts else []
@@ -183,6 +188,22 @@ def _left_out(load: Mapping[str, Any], table: Table) -> list[str]:
         return []
     parts = [f"{one['label']} ({NOT_RANKED[one['status']]})" for one in left]
     return [f"Not ranked: {', '.join(parts)}."]
+
+
+def _unsteady(load: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{one['label']} in {one['unsteady']} of {one['rounds']} rounds"
+        for one in load["rows"]
+        if one["unsteady"]
+    ]
+    return [f"Measured before the throughput was steady: {', '.join(found)}."] if found else []
+
+
+def _notes(load: Mapping[str, Any]) -> list[str]:
+    """What the measurements said of themselves."""
+    whole = sum(one["rounds"] for one in load["rows"])
+    found = [f"{note} ({count} of {whole})" for note, count in load["notes"].items()]
+    return [f"Notes of the measurements: {'; '.join(found)}."] if found else []
 
 
 def _control(load: Mapping[str, Any]) -> str:

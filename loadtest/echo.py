@@ -22,7 +22,7 @@ from loadtest._exchange import payloads
 from loadtest._histogram import Histogram
 from loadtest._sources import Sources, resolve
 from loadtest._swarm_link import SwarmLink, config
-from loadtest._testrun import TestRun
+from loadtest._testrun import START_ONE, TestRun
 
 _lifecycle.install()
 
@@ -34,6 +34,8 @@ RETRY = 1.0
 
 class EchoUser(User):
     """One connection; sends a message, waits for its echo and compares it."""
+
+    host = START_ONE
 
     def wait_time(self) -> float:
         return self.test.options.think_time
@@ -127,6 +129,7 @@ class _Shared:
 class EchoSwarm(User):
     """A block of connections (--swarm-connections) in a helper process on pollmark's pollers."""
 
+    host = START_ONE
     _seeds = itertools.count(1)
 
     def on_start(self) -> None:

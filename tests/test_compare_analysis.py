@@ -183,6 +183,35 @@ def test_too_few_rounds_show_nothing(rounds: int) -> None:
     assert "Behind" not in words(analysis) if rounds else True
 
 
+def test_what_was_measured_before_it_was_steady_is_said_in_one_line() -> None:
+    late = {"seconds": 0.3, "steady": False}
+    swift = {2: measurement(BY_KEY["aio"], warm_up=late)}
+    text = words(run({"poll": {"warm_up": late}, "aio": swift}, rounds=3))
+    (line,) = [line for line in text.splitlines() if "steady:" in line]
+    assert line.endswith("was steady: poll in 3 of 3 rounds, aio in 1 of 3 rounds.")
+    assert "steady:" not in words(run({"poll": {}}))
+
+
+def test_notes_of_measurements_are_counted() -> None:
+    text = words(run({"poll": {"notes": ["the schedule was not kept"]}}, rounds=3))
+    assert "Notes of the measurements: the schedule was not kept (3 of 9)." in text
+
+
+def test_the_pollers_own_calls_are_not_called_kernel_calls_per_message() -> None:
+    def counted(source: str) -> dict[str, Any]:
+        return measurement(BY_KEY[BASELINE])["server"] | {"kernel_calls_source": source}
+
+    def said(base: str, best: str) -> str:
+        rows = {BASELINE: {"server": counted(base)}}
+        return words(run(rows | {"aio": {"throughput": 60_000.0, "server": counted(best)}}))
+
+    assert "2.01 kernel calls per message against 2.01" in said("tracepoint", "tracepoint")
+    own = said("adapter", "adapter")
+    assert "2.01 poller calls (without recv and send) per message against 2.01" in own
+    assert "kernel calls" not in own
+    assert "calls" not in said("tracepoint", "adapter")
+
+
 def test_a_run_that_could_show_only_huge_differences_says_so() -> None:
     jumpy = {n: measurement(BY_KEY[CONTROL], 50_000.0 * f) for n, f in enumerate((0.6, 1.6, 1.0))}
     analysis = run({CONTROL: jumpy}, rounds=3)

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from loadtest._figures import bound, fairness_of, merged, server_figures, summary, throughput
+from loadtest._figures import (
+    bound,
+    client_share,
+    fairness_of,
+    merged,
+    server_figures,
+    summary,
+    throughput,
+)
 from loadtest._histogram import Histogram
 
 
@@ -84,6 +92,34 @@ def test_the_bottleneck_is_who_used_up_a_core(
     assert bound(server, client) == who
 
 
+def test_workers_that_fill_their_cores_are_the_bottleneck_and_half_full_ones_are_not() -> None:
+    # The counters of workers are sums: 0.75 cores together.
+    assert server_figures(BEFORE, AFTER, size=64, cores=2)["cpu_share"] == pytest.approx(0.375)
+    full = {**AFTER, "user_cpu": 2.9, "system_cpu": 4.0}
+    assert bound(server_figures(BEFORE, full, 64, cores=2)["cpu_share"], 0.1) == "server"
+    half = {**AFTER, "user_cpu": 2.0, "system_cpu": 3.0}
+    assert bound(server_figures(BEFORE, half, 64, cores=2)["cpu_share"], 0.1) == "host"
+
+
+@pytest.mark.parametrize(
+    ("helpers", "cpus", "load_cpus", "share"),
+    [
+        ([0.8], [1], [1], 0.95),  # Locust runs on the helper's core
+        ([0.8], [1], [1, 2], 0.8),  # it has one to itself
+        ([0.8], [None], [], 0.8),  # nothing is pinned
+        ([0.8, 0.6], [1, 2], [1, 2], 0.775),
+        ([0.5, 0.3], [1, 1], [1], 0.95),
+        ([0.8, 0.6], [None, None], [], 0.7),
+    ],
+)
+def test_the_load_is_everything_on_its_cores(
+    helpers: list[float], cpus: list[int | None], load_cpus: list[int], share: float
+) -> None:
+    found, cores = client_share(helpers, cpus, load_cpus, 0.15)
+    assert found == pytest.approx(share)
+    assert cores == (len(helpers) if None in cpus else len(set(cpus)))
+
+
 def test_swarms_are_added_up_each_over_its_own_window() -> None:
     histogram = Histogram()
     histogram.record([1000, 3000])
@@ -109,12 +145,14 @@ def test_the_summary_is_one_line() -> None:
         "throughput": 61_728.4,
         "errors": {"wrong bytes": 2, "closed by the server": 1},
         "latency": {"service": latency},
-        "server": {"cpu_share": 0.99},
-        "client": {"cpu_share": 0.5},
+        "server": {"cpu_share": 0.99, "cores": 1},
+        "client": {"cpu_share": 0.5, "cores": 2},
         "bound": "server",
+        "warm_up": {"seconds": 1.0, "steady": True},
     }
     assert summary(result) == (
         "measured 2.0 s: 61728 messages/s, p50 10 us, p99 20 us, p99.9 30 us, 3 errors; "
-        "server 99% of a core; swarm 50% of a core; bound: server"
+        "server 99% of a core; load 50% of 2 cores; bound: server"
     )
+    assert "before it was steady" in summary(result | {"warm_up": {"steady": False}})
     assert "server" not in summary(result | {"server": None, "bound": None})

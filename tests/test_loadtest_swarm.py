@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from loadtest import _swarm
 from loadtest._histogram import Histogram
 from loadtest._sources import Sources, parse_url, resolve
 
@@ -177,6 +179,27 @@ def test_warm_up_ends_when_the_throughput_is_steady_or_at_its_limit() -> None:
     assert not limited["steady"]
 
 
+@pytest.mark.parametrize("limit", [0.2, 0.3, 1.0])
+@pytest.mark.parametrize("late", [0.0, 0.004, 0.009])
+def test_a_short_warm_up_has_windows_enough_to_be_steady(
+    limit: float, late: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where each look at the clock comes `late`."""
+    exchange: Any = SimpleNamespace(flush=lambda: None, observed=0)
+    now = 1000.0
+    monkeypatch.setattr(_swarm, "time", SimpleNamespace(monotonic=lambda: now))
+    swarm: Any = _swarm.Swarm(exchange, _swarm.Orders(-1), 1.0)
+    swarm._obey({"command": "warm up", "limit": limit})
+    while swarm._steadiness is not None:
+        now += 0.005 + late
+        exchange.observed = int((now - 1000) * 1e6)
+        if now >= swarm._window_end:
+            swarm._watch_steadiness(now)
+    line = json.loads(capsys.readouterr().out)
+    assert (line["event"], line["steady"]) == ("steady", True)
+    assert line["seconds"] <= limit
+
+
 def test_the_end_of_stdin_ends_the_window_and_the_process() -> None:
     with server(echo) as url, Swarm(url) as swarm:
         swarm.until("connected")
@@ -196,15 +219,21 @@ def test_a_window_that_is_ended_before_it_began_is_still_reported() -> None:
         assert swarm.finish() == 0
 
 
-def test_wrong_bytes_under_load_are_an_error_that_ends_the_swarm() -> None:
+@pytest.mark.parametrize("connections", [1, 2])
+def test_wrong_bytes_under_load_end_the_swarm_though_idle_connections_are_left(
+    connections: int,
+) -> None:
     answered = 0
 
-    def corrupt_after_the_first(data: bytes) -> bytes:
+    def corrupt_once_connected(data: bytes) -> bytes:
         nonlocal answered
         answered += 1
-        return data if answered == 1 else data[::-1]
+        return data if answered <= connections else data[::-1]
 
-    with server(corrupt_after_the_first) as url, Swarm(url, connections=1, active=1) as swarm:
+    with (
+        server(corrupt_once_connected) as url,
+        Swarm(url, connections=connections, active=1) as swarm,
+    ):
         assert "lost" in swarm.until("failed")["why"]
         assert swarm.finish() == 1
     assert swarm.errors() == {"wrong bytes": 1}
