@@ -101,6 +101,10 @@ INTEREST = POLLIN | POLLPRI | POLLOUT | POLLRDHUP
 #: How many events one poll() returns unless told otherwise.
 MAX_EVENTS = 512
 
+#: Timeouts (seconds) beyond this wait for ever where the facility takes milliseconds in an int:
+#: 24 days.
+LONGEST = (2**31 - 1) // 1000
+
 Events: TypeAlias = list[tuple[int, int]]
 
 

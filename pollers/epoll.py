@@ -28,6 +28,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pollers.base import (
+    LONGEST,
     MAX_EVENTS,
     Adapter,
     Capability,
@@ -44,8 +45,6 @@ NR_EPOLL_PWAIT2: Final = 441  # the same number on every architecture
 
 #: Timeouts (seconds) below this are given to epoll_pwait2 where there is one.
 PRECISE_BELOW: Final = 0.002
-#: epoll_wait(2) takes milliseconds in an int; anything longer (24 days) waits for ever.
-LONGEST: Final = (2**31 - 1) // 1000
 
 #: struct epoll_event is packed on x86_64 only (<sys/epoll.h>, __EPOLL_PACKED).
 EVENT: Final = struct.Struct("=IQ" if MACHINE == "x86_64" else "=I4xQ")

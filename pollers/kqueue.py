@@ -32,12 +32,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from pollers import kevents
-from pollers.base import MAX_EVENTS, Adapter, Capability, Events, check_registration
+from pollers.base import (
+    LONGEST,
+    MAX_EVENTS,
+    Adapter,
+    Capability,
+    Events,
+    check_max_events,
+    check_registration,
+)
 from pollers.kevents import Change, Dialect, Kevent, Registration
 from pollers.wakeup import Wakeup
-
-#: Timeouts (seconds) beyond this wait for ever: 24 days, which every kernel and libkqueue take.
-LONGEST: Final = (2**31 - 1) // 1000
 
 
 class Kqueue(Protocol):
@@ -161,8 +166,7 @@ class KqueuePoller(Adapter):
 
     def poll(self, timeout: float | None = None, max_events: int = MAX_EVENTS) -> Events:
         self._check_open()
-        if max_events < 1:
-            raise ValueError(f"max_events must be at least 1, not {max_events}")
+        check_max_events(max_events)
         if timeout is not None and timeout <= 0:
             events, _ = self._ask(max_events, 0)
         elif timeout is None or timeout > LONGEST:

@@ -18,8 +18,8 @@ import operator
 import select
 from typing import Final
 
-from pollers.base import POLLIN, POLLNVAL, POLLRDHUP, Events
-from pollers.scan import LONGEST, ScanAdapter
+from pollers.base import LONGEST, POLLIN, POLLNVAL, POLLRDHUP, Events
+from pollers.scan import ScanAdapter
 
 #: This system's own POLLRDHUP, or 0.
 NATIVE_RDHUP: Final[int] = getattr(select, "POLLRDHUP", 0)

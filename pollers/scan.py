@@ -21,17 +21,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import Final
+from abc import ABC, abstractmethod
 
 from pollers.base import MAX_EVENTS, Adapter, Events, check_max_events, check_registration
 from pollers.wakeup import Wakeup
 
-#: Both calls are given an int of milliseconds or microseconds at the end: what is longer than
-#: this many seconds (24 days) waits for ever.
-LONGEST: Final = (2**31 - 1) // 1000
 
-
-class ScanAdapter(Adapter):
+class ScanAdapter(Adapter, ABC):
     """A poller over a call that returns everything; a subclass says which call.
 
     It defines `_watch` (both for a new fd and for a new interest), `_forget` and `_scan`.
@@ -108,15 +104,17 @@ class ScanAdapter(Adapter):
         self._interests.clear()
         self._rest.clear()
 
+    @abstractmethod
     def _watch(self, fd: int, interest: int) -> None:
-        raise NotImplementedError
+        """Tell the facility of a new fd, or of a new interest."""
 
+    @abstractmethod
     def _forget(self, fd: int) -> None:
-        raise NotImplementedError
+        """Tell the facility that `fd` is of no interest any more."""
 
+    @abstractmethod
     def _scan(self, timeout: float | None) -> Events:
         """Ask the kernel once; the wake-up's fd may be among what is returned."""
-        raise NotImplementedError
 
     def _drop(self, fd: int) -> None:
         self._forget(fd)

@@ -20,8 +20,8 @@ import fcntl
 import select
 from typing import Final
 
-from pollers.base import POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDHUP, Capability, Events
-from pollers.scan import LONGEST, ScanAdapter
+from pollers.base import LONGEST, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDHUP, Capability, Events
+from pollers.scan import ScanAdapter
 
 #: The size of an fd_set: <sys/select.h> on Linux, FreeBSD and macOS.
 FD_SETSIZE: Final = 1024

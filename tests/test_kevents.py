@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pollers import kevents
 from pollers.base import (
+    LONGEST,
     POLLERR,
     POLLHUP,
     POLLIN,
@@ -49,7 +50,7 @@ from pollers.kevents import (
     Mode,
     Registration,
 )
-from pollers.kqueue import LONGEST, KqueuePoller, Opened
+from pollers.kqueue import KqueuePoller, Opened
 
 FREEBSD = kevents.DIALECTS["freebsd"]
 READ, WRITE, USER, POLL = FREEBSD.read, FREEBSD.write, FREEBSD.user, FREEBSD.file_poll
