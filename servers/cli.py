@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import pollers
 from pollers.base import MAX_EVENTS
@@ -20,10 +20,13 @@ LONGEST: Final = 86400
 
 N = TypeVar("N", int, float)
 
+#: A server's backends, the default first: name -> the loops that have it.
+Backends: TypeAlias = Mapping[str, tuple[str, ...]]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What was asked, checked.  Times are seconds, 0 means "no limit" for the idle timeout."""
+    """What was asked of any server, checked.  Times are seconds."""
 
     host: str
     port: int
@@ -32,13 +35,15 @@ class Options:
     backend: str
     workers: int
     cpus: tuple[int, ...]
-    idle_timeout: float
     drain_timeout: float
     max_events: int
 
 
-def parser(program: str, description: str, backends: tuple[str, ...]) -> argparse.ArgumentParser:
-    """An argument parser with the shared options.  `backends[0]` is the default."""
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def parser(program: str, description: str, backends: Backends) -> argparse.ArgumentParser:
+    """An argument parser with the shared options."""
     result = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     add = result.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -49,31 +54,29 @@ def parser(program: str, description: str, backends: tuple[str, ...]) -> argpars
         metavar="NAME",
         help=f"{', '.join(pollers.names())}; for --loop reactor (default: the first available)",
     )
-    add("--backend", choices=backends, default=backends[0], help="how bytes move (%(default)s)")
+    add(
+        "--backend",
+        choices=[*backends],
+        default=next(iter(backends)),
+        help="how bytes move (%(default)s)",
+    )
     add(
         "--workers",
-        type=_whole(1, MOST_WORKERS),
+        type=whole(1, MOST_WORKERS),
         default=1,
         help="processes that share the port (1)",
     )
     add("--cpu", type=_cpus, default=(), metavar="N[,N...]", help="pin worker i to the i-th core")
     add(
-        "--idle-timeout",
-        type=_seconds,
-        default=0.0,
-        metavar="S",
-        help="close a connection that moved nothing for S to 1.25 S seconds (0: never)",
-    )
-    add(
         "--drain-timeout",
-        type=_seconds,
+        type=seconds,
         default=5.0,
         metavar="S",
         help="how long SIGTERM lets connections finish (%(default)s s)",
     )
     add(
         "--max-events",
-        type=_whole(1, MOST_EVENTS),
+        type=whole(1, MOST_EVENTS),
         default=MAX_EVENTS,
         metavar="N",
         help="events taken from the kernel at once by --loop reactor (%(default)s)",
@@ -81,8 +84,10 @@ def parser(program: str, description: str, backends: tuple[str, ...]) -> argpars
     return result
 
 
-def options(arguments: argparse.Namespace) -> Options:
-    """Check what argparse cannot.  Raises CannotServe."""
+def options(
+    kind: type[OptionsT], arguments: argparse.Namespace, backends: Backends, **further: Any
+) -> OptionsT:
+    """Check what argparse cannot; `further` is what `kind` adds.  Raises CannotServe."""
     loop, poller = arguments.loop, arguments.poller
     if loop == "reactor":
         poller = _available(poller)
@@ -90,12 +95,13 @@ def options(arguments: argparse.Namespace) -> Options:
         raise CannotServe(
             f"--poller {poller} needs --loop reactor: {loop} brings its own; leave one of them out"
         )
-    elif arguments.backend != "copy":
+    if loop not in (loops := backends[arguments.backend]):
+        able = " or ".join(f"--loop {each}" for each in loops)
         raise CannotServe(
-            f"--backend {arguments.backend} needs --loop reactor: {loop} moves bytes its own way; "
+            f"--backend {arguments.backend} needs {able}: {loop} moves bytes its own way; "
             "use --backend copy"
         )
-    return Options(
+    return kind(
         host=arguments.host,
         port=arguments.port,
         loop=loop,
@@ -103,9 +109,9 @@ def options(arguments: argparse.Namespace) -> Options:
         backend=arguments.backend,
         workers=arguments.workers,
         cpus=arguments.cpu,
-        idle_timeout=arguments.idle_timeout,
         drain_timeout=arguments.drain_timeout,
         max_events=arguments.max_events,
+        **further,
     )
 
 
@@ -132,7 +138,9 @@ def _port(text: str) -> int:
     return port
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
+
     def whole_number(text: str) -> int:
         number = _number(int, text)
         if not least <= number <= most:
@@ -142,11 +150,12 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return whole_number
 
 
-def _seconds(text: str) -> float:
-    seconds = _number(float, text)
-    if not 0 <= seconds <= LONGEST:
+def seconds(text: str) -> float:
+    """An argparse type: a duration, seconds, at most a day."""
+    duration = _number(float, text)
+    if not 0 <= duration <= LONGEST:
         raise argparse.ArgumentTypeError(f"must be 0 to {LONGEST} seconds, not {text}")
-    return seconds
+    return duration
 
 
 def _cpus(text: str) -> tuple[int, ...]:

@@ -61,9 +61,13 @@ class Counted(Protocol):
 
 
 def counters(
-    tally: Tally, connections: Iterable[Counted], poller: Counters | None, final: bool
+    tally: Tally,
+    connections: Iterable[Counted],
+    poller: Counters | None,
+    final: bool,
+    **further: int | float,
 ) -> dict[str, Any]:
-    """The counters line.
+    """The counters line; `further` is what one server counts and others do not.
 
     `received` are all bytes that were read.  `kernel_calls` are the poller's own, without the recv
     and send of the handlers; null where the loop is not ours and counts none.
@@ -90,6 +94,7 @@ def counters(
         "max_rss_kib": usage.ru_maxrss,
         "poller": poller.as_dict() if poller is not None else None,
         "kernel_calls": poller.kernel_calls if poller is not None else None,
+        **further,
     }
 
 

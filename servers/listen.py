@@ -64,7 +64,8 @@ def listen(sock: socket.socket) -> None:
         ) from None
 
 
-def url(sock: socket.socket) -> str:
-    """tcp://host:port of a bound socket, with brackets around an IPv6 host."""
+def url(sock: socket.socket, scheme: str = "tcp") -> str:
+    """The URL of a bound socket, with brackets around an IPv6 host; http's has a path, "/"."""
     host, port = sock.getsockname()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{scheme}://{authority}" + ("/" if scheme == "http" else "")

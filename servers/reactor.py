@@ -18,6 +18,8 @@ How it stays fast
     comparison, and the clock is read only when there are any.
 *   Handlers change the table themselves to change what they do next (see servers/echo), instead
     of testing a state at each event.
+*   An edge-triggered fd is told of once: its handler goes on until EAGAIN, or asks with `soon()`
+    to be called again after the others had their turn.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol, TypeAlias
 
-from pollers.base import MAX_EVENTS, POLLIN, Poller
+from pollers.base import MAX_EVENTS, POLLIN, Events, Poller
 
 Handler: TypeAlias = Callable[[int], None]
 
@@ -66,21 +68,38 @@ class Reactor:
 
     def __init__(self, poller: Poller, max_events: int = MAX_EVENTS) -> None:
         self.poller = poller
+        self._poll: Callable[[float | None, int], Events] = poller.poll
         self.max_events = max_events
         #: fd -> what to call with its ready bits.
         self.handlers: dict[int, Handler] = {}
         self._removed: list[int] = []
         self._graveyard: list[Closable] = []
+        self._soon: list[Callable[[], None]] = []
         self._timers: list[tuple[float, int, Timer]] = []
         self._ties = itertools.count()
         self._signals: list[int] = []
         self._signal_pipe: tuple[int, int] | None = None
         self._signal_calls: dict[int, Callable[[], None]] = {}
         self._running = False
+        #: The longest turn so far, seconds from a poll()'s return to the next (`watch_stalls`).
+        self.longest_stall = 0.0
 
-    def add(self, fd: int, interest: int, handler: Handler) -> None:
+    def watch_stalls(self) -> None:
+        """Keep `longest_stall` from now on, at the price of two looks at the clock a turn."""
+        poll, since = self.poller.poll, time.monotonic()
+
+        def timed(timeout: float | None, max_events: int) -> Events:
+            nonlocal since
+            self.longest_stall = max(self.longest_stall, time.monotonic() - since)
+            events = poll(timeout, max_events)
+            since = time.monotonic()
+            return events
+
+        self._poll = timed
+
+    def add(self, fd: int, interest: int, handler: Handler, edge: bool = False) -> None:
         """Call `handler` when `fd` is ready for `interest`.  Raises as Poller.register does."""
-        self.poller.register(fd, interest)
+        self.poller.register(fd, interest, edge=edge)
         self.handlers[fd] = handler
 
     def switch(self, fd: int, interest: int, handler: Handler) -> None:
@@ -98,6 +117,10 @@ class Reactor:
         """Forget `fd`, and close its owner when the batch is done."""
         self.remove(fd)
         self._graveyard.append(owner)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call `call` once, after the batch that is being handled."""
+        self._soon.append(call)
 
     def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
         """Call `call` once, `delay` seconds from now."""
@@ -135,11 +158,15 @@ class Reactor:
             self._block_signals()
 
     def _run(self) -> None:
-        poll, handlers, max_events = self.poller.poll, self.handlers, self.max_events
+        poll, handlers, max_events = self._poll, self.handlers, self.max_events
         self._running = True
         while self._running:
-            for fd, bits in poll(self._wait() if self._timers else None, max_events):
+            for fd, bits in poll(
+                0 if self._soon else self._wait() if self._timers else None, max_events
+            ):
                 handlers[fd](bits)
+            if self._soon:
+                self._run_soon()
             if self._removed:
                 self._bury()
             if self._timers:
@@ -159,6 +186,11 @@ class Reactor:
         for owner in self._graveyard:
             owner.close()
         self._graveyard.clear()
+
+    def _run_soon(self) -> None:
+        calls, self._soon = self._soon, []  # what they ask for in turn waits for the next batch
+        for call in calls:
+            call()
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -23,46 +23,58 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, Generic, TypeAlias
 
 import pollers
 from pollers import system
 from pollers.base import POLLIN
 from servers import cli, lifecycle
-from servers.cli import Options
+from servers.cli import OptionsT
 from servers.lifecycle import CannotServe, log
 from servers.listen import bind, listen, url
 from servers.reactor import Reactor
 
+#: Counters of which the sum of several workers is the highest.
+HIGHEST: Final = ("monotonic", "longest_stall")
+
 Announce: TypeAlias = Callable[..., None]
-Serve: TypeAlias = Callable[[Options, socket.socket, Announce], None]
+Serve: TypeAlias = Callable[[OptionsT, socket.socket, Announce], None]
 
 
-def run(server: str, options: Options, serve: Serve) -> int:
+def run(server: str, options: OptionsT, serve: Serve[OptionsT], scheme: str = "tcp") -> int:
     """Serve with `options.workers` processes until signalled; return the exit code.
+
+    `scheme` is that of the URL in the ready line.
 
     Raises CannotServe.
     """
     pollers.raise_nofile()
     if options.workers == 1:
         with bind(options.host, options.port) as listener:
-            _work(server, options, serve, listener, 0)
+            _work(server, options, serve, listener, 0, scheme)
         return 0
     if options.port:
         bind(options.host, options.port).close()
     # Bound but never listening: it holds the port that the workers share, and gets nothing.
     with bind(options.host, options.port, share=True) as placeholder:
-        return _Parent(server, options, serve, placeholder).run()
+        return _Parent(server, options, serve, placeholder, scheme).run()
 
 
-def _work(server: str, options: Options, serve: Serve, listener: socket.socket, i: int) -> None:
+def _work(
+    server: str,
+    options: OptionsT,
+    serve: Serve[OptionsT],
+    listener: socket.socket,
+    i: int,
+    scheme: str,
+) -> None:
     if options.cpus:
         try:
             system.pin(options.cpus[i % len(options.cpus)])
         except OSError as error:
             raise CannotServe(f"--cpu: {error}") from None
     listen(listener)
-    address = url(listener)
+    address = url(listener, scheme)
 
     serving = False
 
@@ -96,17 +108,23 @@ class _Worker:
         return [json.loads(line) for line in whole]
 
 
-class _Parent:
+class _Parent(Generic[OptionsT]):
     """Starts the workers, passes signals on, adds up what they say."""
 
     def __init__(
-        self, server: str, options: Options, serve: Serve, placeholder: socket.socket
+        self,
+        server: str,
+        options: OptionsT,
+        serve: Serve[OptionsT],
+        placeholder: socket.socket,
+        scheme: str,
     ) -> None:
         self._server = server
         self._options = options
         self._serve = serve
         self._address = placeholder.getsockname()[:2]
-        self._url = url(placeholder)
+        self._scheme = scheme
+        self._url = url(placeholder, scheme)
         self._workers = {worker.pipe: worker for worker in self._start_all()}
         self._left = dict(self._workers)
         self._ready: list[dict[str, Any]] = []
@@ -179,7 +197,7 @@ class _Parent:
                 return 1
             host, port = self._address
             with bind(host, port, share=True) as listener:
-                _work(self._server, self._options, self._serve, listener, i)
+                _work(self._server, self._options, self._serve, listener, i, self._scheme)
         except CannotServe as error:
             lifecycle.say({"error": str(error)})
             return 2
@@ -254,7 +272,7 @@ def _sum(lines: list[dict[str, Any]]) -> dict[str, Any]:
                 total[key] = _sum([total.get(key) or {}, value])
             elif isinstance(value, bool) or value is None:
                 total[key] = value
-            elif key == "monotonic":
+            elif key in HIGHEST:
                 total[key] = max(value, total.get(key, 0.0))
             else:
                 total[key] = total.get(key, 0) + value

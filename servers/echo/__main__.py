@@ -6,15 +6,22 @@ import sys
 from collections.abc import Sequence
 
 from servers import cli, workers
+from servers.echo.options import BACKENDS, EchoOptions
 from servers.lifecycle import CannotServe, log
-
-BACKENDS = ("copy", "splice")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("servers.echo", "A TCP server that writes back what it reads.", BACKENDS)
+    parser.add_argument(
+        "--idle-timeout",
+        type=cli.seconds,
+        default=0.0,
+        metavar="S",
+        help="close a connection that moved nothing for S to 1.25 S seconds (0: never)",
+    )
     try:
-        options = cli.options(parser.parse_args(arguments))
+        parsed = parser.parse_args(arguments)
+        options = cli.options(EchoOptions, parsed, BACKENDS, idle_timeout=parsed.idle_timeout)
         # Only the loop that was asked for is imported: the others may be missing here.
         if options.loop == "reactor":
             from servers.echo.on_reactor import serve

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from servers import idle, lifecycle
-from servers.cli import Options
+from servers.echo.options import EchoOptions
 from servers.lifecycle import CannotServe, RateLimit, Tally
 from servers.listen import CHUNK, listen
 
@@ -128,7 +128,9 @@ class EchoProtocol(asyncio.BufferedProtocol):
             service.stopped.set()
 
 
-async def _serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+async def _serve(
+    options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]
+) -> None:
     loop = asyncio.get_running_loop()
     service = EchoService()
     loop.set_exception_handler(service.on_loop_error)
@@ -160,7 +162,7 @@ def _selector(loop: asyncio.AbstractEventLoop) -> str:
     return type(selector).__name__.removesuffix("Selector").lower()
 
 
-def serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
     if options.loop == "uvloop":

@@ -13,7 +13,7 @@ from pollers.base import POLLIN, Poller
 from pollers.system import HAS_SPLICE
 from servers import idle, lifecycle
 from servers.accept import Acceptor
-from servers.cli import Options
+from servers.echo.options import EchoOptions
 from servers.echo.reactor_copy import CopyConnection
 from servers.echo.reactor_splice import SharedPipe, SpliceConnection
 from servers.lifecycle import CannotServe, Tally
@@ -29,7 +29,7 @@ class EchoService:
         self,
         poller: Poller,
         listener: socket.socket,
-        options: Options,
+        options: EchoOptions,
         make: Callable[..., Connection],
     ) -> None:
         self.tally = Tally()
@@ -95,7 +95,7 @@ class EchoService:
             self.reactor.stop()
 
 
-def serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
     assert options.poller is not None
     if options.backend == "splice" and not HAS_SPLICE:

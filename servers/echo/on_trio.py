@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from servers import idle, lifecycle
-from servers.cli import Options
+from servers.echo.options import EchoOptions
 from servers.lifecycle import RateLimit, Tally
 from servers.listen import CHUNK
 
@@ -96,7 +96,9 @@ async def _until_stopped(service: EchoService, signals: AsyncIterator[int]) -> N
         service.report(final=False)
 
 
-async def _serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+async def _serve(
+    options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]
+) -> None:
     service = EchoService()
     logger = logging.getLogger("trio.serve_listeners")
     logger.addHandler(AcceptErrors(service.tally))
@@ -141,6 +143,6 @@ def _facility() -> str:
     return trio.lowlevel.current_statistics().io_statistics.backend
 
 
-def serve(options: Options, listener: socket.socket, announce: Callable[..., Any]) -> None:
+def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
     trio.run(_serve, options, listener, announce)
