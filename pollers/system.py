@@ -5,8 +5,10 @@ Everything above pollers/ asks here instead of asking which platform this is.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import sys
@@ -15,21 +17,55 @@ from typing import Final
 from pollers.syscall import check
 
 if sys.platform == "linux":
+    from os import SPLICE_F_MORE as SPLICE_F_MORE
     from os import SPLICE_F_NONBLOCK as SPLICE_F_NONBLOCK
     from os import splice as splice
+    from socket import MSG_MORE as MSG_MORE
 
     HAS_SPLICE: Final = True
 else:
     HAS_SPLICE = False
-    SPLICE_F_NONBLOCK = 0
+    SPLICE_F_MORE = SPLICE_F_NONBLOCK = 0
+    #: Only Linux holds a segment back for what is sent next.
+    MSG_MORE = 0
 
-    def splice(src: int, dst: int, count: int, *, flags: int = 0) -> int:
+    def splice(
+        src: int, dst: int, count: int, *, offset_src: int | None = None, flags: int = 0
+    ) -> int:
         raise OSError(errno.ENOSYS, "splice(2) exists on Linux only")
+
+
+#: Whether sendfile(2) sends a head before the file in the same call.
+SENDFILE_TAKES_HEADERS: Final = sys.platform.startswith("freebsd")
+
+
+def sendfile_with_head(out_fd: int, in_fd: int, offset: int, count: int, head: bytes) -> int:
+    """FreeBSD's sendfile(2): `head`, then `count` bytes (not 0: that is "to the end").
+
+    Returns how many bytes went, of the head and the file together.  Where the socket was full
+    after some, that is their number.  Raises BlockingIOError, OSError; ENOSYS elsewhere.
+    """
+    if sys.platform.startswith("freebsd"):
+        return os.sendfile(out_fd, in_fd, offset, count, headers=[head])
+    raise OSError(errno.ENOSYS, "this system's sendfile(2) takes no head")
 
 
 #: The socket option that spreads the connections of one port over several listeners:
 #: SO_REUSEPORT_LB on FreeBSD >= 12 (<sys/socket.h>, 0x00010000), SO_REUSEPORT elsewhere.
 REUSEPORT: Final[int] = 0x00010000 if sys.platform.startswith("freebsd") else socket.SO_REUSEPORT
+
+
+def resize_pipe(fd: int, size: int) -> int:
+    """Ask for room for `size` bytes in a pipe (F_SETPIPE_SZ, Linux 2.6.35); return what it has.
+
+    It keeps what it had where the user has too many pipe pages already (pipe-user-pages-soft).
+    Raises OSError where the system has no such call.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    raise OSError(errno.ENOSYS, "F_SETPIPE_SZ exists on Linux only")
 
 
 def cores() -> list[int]:

@@ -65,7 +65,7 @@ def counters(
     connections: Iterable[Counted],
     poller: Counters | None,
     final: bool,
-    **further: int | float,
+    **further: float | None,
 ) -> dict[str, Any]:
     """The counters line; `further` is what one server counts and others do not.
 

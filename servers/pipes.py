@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from pollers import system
+
 #: Pipes beyond which a pool answers None: two fds each.
 LIMIT: Final = 256
 
@@ -24,6 +26,13 @@ class Pipe:
 
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def resize(self, size: int) -> int:
+        """Ask for room for `size` bytes; return what there is.
+
+        A user with many pipes already (pipe-user-pages-soft) is refused, and it stays as it was.
+        """
+        return system.resize_pipe(self.write_fd, size)
 
     def take_out(self, count: int) -> bytes:
         """Read the `count` bytes that are known to be inside, into memory."""

@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import math
 import os
 import signal
 import time
@@ -86,7 +87,7 @@ class Reactor:
 
     def watch_stalls(self) -> None:
         """Keep `longest_stall` from now on, at the price of two looks at the clock a turn."""
-        poll, since = self.poller.poll, time.monotonic()
+        poll, since = self.poller.poll, math.inf  # starting is no stall
 
         def timed(timeout: float | None, max_events: int) -> Events:
             nonlocal since

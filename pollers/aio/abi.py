@@ -36,7 +36,11 @@ IOCB: Final = np.dtype(
 #: struct io_event, 32 bytes: what came of it.
 IO_EVENT: Final = np.dtype([("data", "u8"), ("obj", "u8"), ("res", "i8"), ("res2", "i8")])
 
+IOCB_CMD_PREAD: Final = 0
 IOCB_CMD_POLL: Final = 5  # Linux 4.18
+
+#: In `flags`: add one to the eventfd `resfd` when this operation completes.
+IOCB_FLAG_RESFD: Final = 1
 
 
 class Numbers(NamedTuple):

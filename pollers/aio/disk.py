@@ -1,0 +1,368 @@
+"""Reads from a disk that block nobody and need no thread: O_DIRECT through io_submit(2).
+
+Some facts about direct reads by AIO
+------------------------------------
+*   A read through the page cache blocks io_submit until the disk has answered.  Only a file opened
+    with O_DIRECT is read asynchronously, and only where its filesystem has direct I/O
+    (pollers.aio.direct).
+*   Address, offset and length must be aligned (pollers.statx), else the read fails with EINVAL.
+    A read that reaches beyond the end of the file returns the bytes up to there, however many.
+*   With IOCB_FLAG_RESFD the kernel adds one to an eventfd for each completion, after it is in the
+    ring.  One poller, of any kind, sees sockets and disk alike.
+*   io_submit can still block: on metadata that is not cached, on a full device queue, or because
+    a filesystem quietly falls back to the page cache (btrfs, for compressed extents).
+*   Reads are not cancelled: io_cancel(2) answers EINVAL.  The kernel holds the file until a read
+    has completed, whatever was closed, and io_destroy(2) waits for every one.
+
+What does this mean for us?
+---------------------------
+*   A read is any offset and count.  It is rounded outwards into a buffer of ours, and what was
+    asked for is handed out as a slice of that.
+*   Control block, buffer and place in the ring are one thing, a *slot*, with addresses that never
+    change: a read writes its fd, length and offset into a control block that is otherwise ready.
+*   Reads are queued and sent together, by one io_submit for all that are queued and have a buffer.
+    Whoever runs the loop calls `flush()` at the end of a turn, and `reap()` when the eventfd is
+    readable; `reap()` sends what its callbacks queued.  Nobody else has to remember a read:
+    a buffer that is given back while reads wait for one makes the eventfd readable.
+*   Callbacks are called by `reap()` only, never by the call that caused their outcome.
+*   A cancelled read keeps its buffer until its completion.
+*   How long io_submit took is counted, and on request how often it slept (`voluntary_switches`):
+    0.1 a read or more says that this file is not read asynchronously.
+
+A reader belongs to one thread of the process that made it.  In a forked child only `close()` is
+allowed, and it leaves the parent's reads alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import sys
+import time
+from collections import OrderedDict, deque
+from typing import Final, Self
+
+import numpy as np
+
+from pollers.aio.abi import IO_EVENT, IOCB, IOCB_CMD_PREAD, IOCB_FLAG_RESFD
+from pollers.aio.buffers import Buffers
+from pollers.aio.context import Context
+from pollers.aio.direct import DirectFile as DirectFile
+from pollers.aio.direct import open_direct as open_direct
+from pollers.aio.reads import NO_SLOT, DiskCounters, Done
+from pollers.aio.reads import Block as Block
+from pollers.aio.reads import Ticket as Ticket
+
+#: The most that files ask for, except on devices with blocks larger than a page.
+ALIGNMENT: Final = 4096
+#: What adds one to an eventfd: a u64 in the machine's order.
+_ONE: Final = (1).to_bytes(8, sys.byteorder)
+
+
+class DiskReader:
+    """Up to `depth` direct reads under way, each of `block` bytes at most.
+
+    `alignment` is the largest that a file may ask for.  `count_switches` costs about 2 us for each
+    io_submit.  Raises OSError, with the reason and what to do, where io_setup(2) is refused.
+    """
+
+    def __init__(
+        self,
+        depth: int = 64,
+        block: int = 131072,
+        *,
+        alignment: int = ALIGNMENT,
+        count_switches: bool = False,
+    ) -> None:
+        if depth < 1 or block < 1:
+            raise ValueError(f"depth and block must be at least 1, not {depth} and {block}")
+        if alignment < 1 or alignment & (alignment - 1):
+            raise ValueError(f"alignment must be a power of two, not {alignment}")
+        self.depth = depth
+        self.block = block
+        self.alignment = alignment
+        self.closed = False
+        self.counters = DiskCounters(voluntary_switches=0 if count_switches else None)
+        with contextlib.ExitStack() as undo:
+            self._context = Context(depth)
+            undo.callback(self._context.close)
+            self._eventfd = _new_eventfd()
+            undo.callback(os.close, self._eventfd)
+            # `block` bytes that begin and end anywhere: rounding outwards adds one unit at most
+            # to what rounding `block` itself up makes of it.
+            self._buffers = Buffers(depth, block + alignment, alignment)
+            undo.pop_all()
+        self._prepare_iocbs()
+        self._events = np.zeros(depth, IO_EVENT)
+        self._events_at = self._events.ctypes.data
+        #: Reads that the kernel does not have yet, oldest first; a cancelled one leaves at once.
+        self._queue: OrderedDict[Ticket, None] = OrderedDict()
+        #: slot -> the read that it is for, while the kernel has it.
+        self._tickets: list[Ticket | None] = [None] * depth
+        self._in_flight = 0
+        #: Outcomes that nobody was told of yet.
+        self._finished: deque[tuple[Ticket, Block]] = deque()
+        #: Whether flush() left reads behind, for want of a buffer.
+        self._starved = False
+
+    # -- asking
+
+    def submit(self, file: DirectFile, offset: int, count: int, done: Done) -> Ticket:
+        """Queue a read of `count` bytes at `offset`; `reap()` will call `done` with its block.
+
+        Raises ValueError for what this reader cannot read: more than `block` bytes, an alignment
+        beyond its own.
+        """
+        self._check_open()
+        if not 0 <= count <= self.block:
+            raise ValueError(f"count must be from 0 to {self.block}, not {count}")
+        if not 0 <= offset < 1 << 63:
+            raise ValueError(f"offset must be from 0 to 2**63 - 1, not {offset}")
+        if max(file.alignment) > self.alignment:
+            raise ValueError(
+                f"this file asks for an alignment of {max(file.alignment)}, and the reader was "
+                f"made for {self.alignment}; make it with DiskReader(alignment=...)"
+            )
+        ticket = Ticket(file, offset, count, done)
+        self._queue[ticket] = None
+        return ticket
+
+    def flush(self) -> None:
+        """Send to the kernel all that is queued, as far as there are buffers."""
+        self._check_open()
+        while self._queue and self._buffers.free:
+            if not self._send(self._load()):
+                break
+        self._starved = bool(self._queue)
+        if self._finished:  # a read that the kernel refused; a `done` is called by reap() only
+            self._nudge()
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See to it that `done` is not called any more.  It may have been called by now."""
+        ticket.done = None
+        self._queue.pop(ticket, None)
+
+    # -- being told
+
+    def fileno(self) -> int:
+        """The eventfd: readable while `reap()` has something to do."""
+        self._check_open()
+        return self._eventfd
+
+    def reap(self) -> int:
+        """Call `done` for all that has completed, without waiting; return how many were called.
+
+        Then flush(), for what these have queued.  An exception of a `done` goes to the caller, and
+        the eventfd stays readable for the others.
+        """
+        self._check_open()
+        self._starved = False  # the flush() to come makes a nudge superfluous
+        # Before the ring is read, so that a completion in between is signalled again.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._eventfd, 8)
+        if self._in_flight:
+            self._collect()
+        called = 0
+        try:
+            while self._finished:
+                ticket, block = self._finished.popleft()
+                done, ticket.done = ticket.done, None
+                if done is None:
+                    block.release()
+                else:
+                    called += 1
+                    done(block)
+        except BaseException:
+            if not self.closed and (self._finished or self._queue):
+                self._nudge()
+            raise
+        if self._queue:  # nothing is left there by a `done` that closed the reader
+            self.flush()
+        return called
+
+    @property
+    def pending(self) -> int:
+        """Reads that are queued, with the kernel (cancelled ones too), or about to be told of."""
+        return len(self._queue) + self._in_flight + len(self._finished)
+
+    @property
+    def waiting(self) -> int:
+        """Reads that are queued; after flush(), those that wait for a buffer."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Wait for what is in flight, and free everything.  May be repeated.
+
+        No `done` is called any more.  The views of blocks that were not released can still be
+        read.  In a forked child the parent's reads are left alone.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self._starved = False
+        self._queue.clear()
+        self._finished.clear()
+        try:
+            self._context.close()
+        finally:
+            self._in_flight = 0
+            self._tickets.clear()
+            self._buffers.close()
+            os.close(self._eventfd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- slots
+
+    def _prepare_iocbs(self) -> None:
+        iocbs = np.zeros(self.depth, IOCB)
+        iocbs["data"] = np.arange(self.depth)
+        iocbs["opcode"] = IOCB_CMD_PREAD
+        iocbs["buf"] = self._buffers.addresses
+        iocbs["flags"] = IOCB_FLAG_RESFD
+        iocbs["resfd"] = self._eventfd
+        # The columns that each read writes, as memoryviews: an item of a numpy array costs twice
+        # as much to set, and whole columns pay only for hundreds of reads at once.
+        self._fds = iocbs["fd"].data
+        self._lengths = iocbs["nbytes"].data
+        self._offsets = iocbs["offset"].data
+        first = iocbs.ctypes.data
+        self._iocbs_at = [first + slot * IOCB.itemsize for slot in range(self.depth)]
+        to_submit = np.zeros(self.depth, np.uint64)
+        self._to_submit_at = to_submit.ctypes.data
+        self._to_submit = to_submit.data
+
+    def _load(self) -> list[int]:
+        """Fill control blocks from the queue, and list them in `_to_submit`.  Return the slots."""
+        queue, free = self._queue, self._buffers.free
+        slots: list[int] = []
+        while queue and free:
+            ticket, _ = queue.popitem(last=False)
+            file = ticket.file
+            if file.fd < 0:
+                self._fail(ticket, errno.EBADF)
+                continue
+            slot = free.pop()
+            unit = file.alignment.offset
+            start = ticket.offset - ticket.offset % unit
+            self._fds[slot] = file.fd
+            self._offsets[slot] = start
+            self._lengths[slot] = -(-(ticket.offset + ticket.count) // unit) * unit - start
+            self._tickets[slot] = ticket
+            self._to_submit[len(slots)] = self._iocbs_at[slot]
+            slots.append(slot)
+        return slots
+
+    def _send(self, slots: list[int]) -> bool:
+        """Submit `_to_submit`, in one call unless one of it is bad.  False: try again later."""
+        sent, total = 0, len(slots)
+        # Counted before: an exception of a signal handler must not lose what the kernel has.
+        self._in_flight += total
+        while sent < total:
+            try:
+                sent += self._submit(sent, total - sent)
+            except OSError as error:
+                if error.errno == errno.EAGAIN and self._in_flight > total - sent:
+                    self._put_back(slots[sent:])  # a completion will come, and reap() tries again
+                    return False
+                self._refuse(slots[sent], error.errno or errno.EIO)
+                sent += 1
+        return True
+
+    def _submit(self, first: int, count: int) -> int:
+        counters = self.counters
+        counters.submits += 1
+        switches = 0 if counters.voluntary_switches is None else _voluntary_switches()
+        start = time.perf_counter()
+        try:
+            return self._context.submit(self._to_submit_at + 8 * first, count)
+        finally:
+            took = time.perf_counter() - start
+            counters.submit_seconds += took
+            if took > counters.longest_submit:
+                counters.longest_submit = took
+            if counters.voluntary_switches is not None:
+                counters.voluntary_switches += _voluntary_switches() - switches
+
+    def _put_back(self, slots: list[int]) -> None:
+        """Return to the head of the queue what the kernel has no room for."""
+        for slot in reversed(slots):
+            ticket = self._vacate(slot)
+            self._buffers.free.append(slot)
+            self._queue[ticket] = None
+            self._queue.move_to_end(ticket, last=False)
+
+    def _refuse(self, slot: int, number: int) -> None:
+        """The kernel did not take this one: its buffer is free, and the outcome known."""
+        ticket = self._vacate(slot)
+        self._buffers.free.append(slot)
+        self._fail(ticket, number)
+
+    def _fail(self, ticket: Ticket, number: int) -> None:
+        """Leave word for reap()."""
+        self.counters.errors += 1
+        block = Block(self, NO_SLOT, memoryview(b""), ticket.error(number))
+        self._finished.append((ticket, block))
+
+    def _vacate(self, slot: int) -> Ticket:
+        ticket = self._tickets[slot]
+        assert ticket is not None, f"slot {slot} is nobody's"
+        self._tickets[slot] = None
+        self._in_flight -= 1
+        return ticket
+
+    def _collect(self) -> None:
+        """Take from the ring all that has completed: `depth` at most, so that one call will do."""
+        count = self._context.wait(self._events_at, 0, self.depth, 0)
+        events = self._events[:count]
+        buffers, counters = self._buffers, self.counters
+        for slot, result in zip(events["data"].tolist(), events["res"].tolist(), strict=True):
+            ticket = self._vacate(slot)
+            if ticket.done is None:
+                buffers.free.append(slot)
+            elif result < 0:
+                buffers.free.append(slot)
+                self._fail(ticket, -result)
+            else:
+                head = ticket.offset % ticket.file.alignment.offset
+                # Empty where the file ends before `head`.
+                view = buffers.view(slot, head, min(head + ticket.count, result))
+                counters.reads += 1
+                counters.bytes += len(view)
+                self._finished.append((ticket, Block(self, slot, view, None)))
+
+    def take_back(self, slot: int) -> None:
+        """For Block.release(): the buffer of `slot` is free."""
+        self._buffers.free.append(slot)
+        if self._starved:
+            self._starved = False  # one nudge will do for all that is given back until reap()
+            self._nudge()
+
+    def _nudge(self) -> None:
+        """Make the eventfd readable."""
+        os.write(self._eventfd, _ONE)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("operation on a closed disk reader")
+
+
+def _new_eventfd() -> int:
+    if sys.platform == "linux":
+        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    else:  # noqa: RET505 - mypy would call what follows unreachable
+        raise OSError(errno.ENOSYS, "eventfd(2) and Linux AIO exist on Linux only")
+
+
+def _voluntary_switches() -> int:
+    """How often this thread has slept since it began."""
+    if sys.platform == "linux":
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    else:  # noqa: RET505 - as above
+        raise OSError(errno.ENOSYS, "RUSAGE_THREAD is asked for on Linux only")

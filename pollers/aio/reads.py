@@ -1,0 +1,87 @@
+"""One direct read: what was asked for (a ticket), and what came of it (a block)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final, Protocol, TypeAlias
+
+from pollers.aio.direct import DirectFile
+
+#: The slot of a block that has no buffer.
+NO_SLOT: Final = -1
+
+
+class Owner(Protocol):
+    """Whose buffers blocks hold."""
+
+    def take_back(self, slot: int) -> None: ...
+
+
+class Block:
+    """What came of one read.  Its buffer is the receiver's until `release()`."""
+
+    __slots__ = ("_owner", "_slot", "error", "view")
+
+    def __init__(self, owner: Owner, slot: int, view: memoryview, error: OSError | None) -> None:
+        self._owner: Owner | None = owner
+        self._slot = slot
+        #: The bytes asked for; fewer at the end of the file, none beyond it or after an error.
+        #: As with pread(2), whoever expected more than a short answer asks for the rest.
+        self.view = view
+        self.error = error
+
+    def release(self) -> None:
+        """Give the buffer back.  `view` cannot be read any more.
+
+        Slices of it and arrays over it still can, and would show another read's bytes: they must
+        be gone.  Raises ValueError the second time, and BufferError where `view` itself is in use
+        by a call that has not returned; the buffer then stays the caller's.
+        """
+        owner = self._owner
+        if owner is None:
+            raise ValueError("this block was released before")
+        self.view.release()
+        self._owner = None
+        if self._slot != NO_SLOT:
+            owner.take_back(self._slot)
+
+
+Done: TypeAlias = Callable[[Block], None]
+
+
+class Ticket:
+    """One read, from `submit()` until `done` is called; its holder may only cancel it."""
+
+    __slots__ = ("count", "done", "file", "offset")
+
+    def __init__(self, file: DirectFile, offset: int, count: int, done: Done) -> None:
+        self.file = file
+        self.offset = offset
+        self.count = count
+        #: None once it was called or is not to be called.
+        self.done: Done | None = done
+
+    def error(self, number: int) -> OSError:
+        what = f"direct read of {self.count} bytes at {self.offset}"
+        return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+@dataclass(slots=True)
+class DiskCounters:
+    """What a reader did since it was made."""
+
+    #: Reads that completed, cancelled ones not among them, and the bytes that were asked for.
+    reads: int = 0
+    bytes: int = 0
+    errors: int = 0
+    #: Calls of io_submit(2), the time inside all of them, and inside the longest one (seconds).
+    submits: int = 0
+    submit_seconds: float = 0.0
+    longest_submit: float = 0.0
+    #: How often this thread slept in them; None unless it was asked for.
+    voluntary_switches: int | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
