@@ -82,6 +82,7 @@ class Reactor:
         self._signal_pipe: tuple[int, int] | None = None
         self._signal_calls: dict[int, Callable[[], None]] = {}
         self._running = False
+        self._first: tuple[int, int] | None = None
         #: The longest turn so far, seconds from a poll()'s return to the next (`watch_stalls`).
         self.longest_stall = 0.0
 
@@ -102,6 +103,14 @@ class Reactor:
         """Call `handler` when `fd` is ready for `interest`.  Raises as Poller.register does."""
         self.poller.register(fd, interest, edge=edge)
         self.handlers[fd] = handler
+
+    def add_first(self, fd: int, handler: Handler) -> None:
+        """As `add` for POLLIN; where others are ready in the same batch, this is handled first.
+
+        A poller returns what is ready in an order of its own.  One such fd at a time.
+        """
+        self.add(fd, POLLIN, handler)
+        self._first = fd, POLLIN
 
     def switch(self, fd: int, interest: int, handler: Handler) -> None:
         """Wait for something else on `fd`, and handle it otherwise."""
@@ -160,11 +169,14 @@ class Reactor:
 
     def _run(self) -> None:
         poll, handlers, max_events = self._poll, self.handlers, self.max_events
+        first = self._first
         self._running = True
         while self._running:
-            for fd, bits in poll(
-                0 if self._soon else self._wait() if self._timers else None, max_events
-            ):
+            wait = 0 if self._soon else self._wait() if self._timers else None
+            events = poll(wait, max_events)
+            if first is not None and first in events:
+                handlers[first[0]](first[1])  # once more below, which finds nothing
+            for fd, bits in events:
                 handlers[fd](bits)
             if self._soon:
                 self._run_soon()
