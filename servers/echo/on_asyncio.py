@@ -7,8 +7,6 @@ Facts
     faster one on both.  The copy into `bytes` is needed: a transport may keep what it was given.
 *   `set_write_buffer_limits(0)` makes the transport say `pause_writing()` as soon as it could
     not send everything, and we stop reading until `resume_writing()`: one chunk a connection.
-*   asyncio's accept loop runs `backlog` times a wake-up, also after EMFILE, logging each time.
-    It is given a small one and the socket's real backlog is set again after it.
 """
 
 from __future__ import annotations
@@ -17,14 +15,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from servers import idle, lifecycle
+from servers import asyncio_loop, idle, lifecycle
 from servers.echo.options import EchoOptions
-from servers.lifecycle import CannotServe, RateLimit, Tally
-from servers.listen import CHUNK, listen
-
-ACCEPTS_A_WAKE: Final = 128
+from servers.lifecycle import Tally
+from servers.listen import CHUNK
 
 
 class EchoService:
@@ -37,7 +33,6 @@ class EchoService:
         self.draining = False
         self.buffer = bytearray(CHUNK)
         self.view = memoryview(self.buffer)
-        self._limit = RateLimit()
 
     def drain(self, server: asyncio.Server, seconds: float) -> None:
         if self.draining or not self.connections:
@@ -46,15 +41,6 @@ class EchoService:
             asyncio.get_running_loop().call_later(seconds, self.stopped.set)
         self.draining = True
         server.close()
-
-    def on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's exception handler: accept(2) out of fds comes here, many times a wake-up."""
-        error = context.get("exception")
-        if not isinstance(error, OSError) or "socket" not in context:
-            loop.default_exception_handler(context)
-            return
-        self.tally.accept_errors += 1
-        self._limit.log(f"{context['message']}: {error.strerror}")
 
     def report(self, final: bool) -> None:
         lifecycle.say(lifecycle.counters(self.tally, self.connections, None, final))
@@ -133,11 +119,8 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     service = EchoService()
-    loop.set_exception_handler(service.on_loop_error)
-    server = await loop.create_server(
-        lambda: EchoProtocol(service), sock=listener, backlog=ACCEPTS_A_WAKE
-    )
-    listen(listener)
+    loop.set_exception_handler(asyncio_loop.LoopErrors(service.tally))
+    server = await asyncio_loop.accept(lambda: EchoProtocol(service), listener)
     for number in lifecycle.STOP_SIGNALS:
         loop.add_signal_handler(number, service.drain, server, options.drain_timeout)
     loop.add_signal_handler(lifecycle.COUNTERS_SIGNAL, service.report, False)
@@ -145,7 +128,7 @@ async def _serve(
         if options.idle_timeout:
             sweeper = asyncio.create_task(service.sweep(options.idle_timeout))
             stack.callback(sweeper.cancel)
-        announce(poller=_selector(loop))
+        announce(poller=asyncio_loop.facility(options.loop))
         await service.stopped.wait()
     for connection in list(service.connections):
         connection.transport.abort()
@@ -154,22 +137,7 @@ async def _serve(
     service.report(final=True)
 
 
-def _selector(loop: asyncio.AbstractEventLoop) -> str:
-    """What really waits: the stock selector's facility, or libuv."""
-    selector = getattr(loop, "_selector", None)
-    if selector is None:
-        return "libuv"
-    return type(selector).__name__.removesuffix("Selector").lower()
-
-
 def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
-    if options.loop == "uvloop":
-        try:
-            import uvloop
-        except ImportError as error:
-            raise CannotServe(f"--loop uvloop: {error}; `pip install uvloop`") from None
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=asyncio_loop.factory(options.loop)) as runner:
         runner.run(_serve(options, listener, announce))

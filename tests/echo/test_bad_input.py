@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import probe
+from serverprocess import probe
 from serving import DEADLINE, serving
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from conftest import probe
+from serverprocess import probe
 
 import pollers
 from pollers.base import POLLIN, POLLOUT, Poller

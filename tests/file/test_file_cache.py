@@ -1,0 +1,506 @@
+"""The open-file cache: never out of date, never more fds than it may have, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from leaks import open_fds
+
+from pollers import inotify
+from servers.file.cache import NEWEST, SHED, UNWATCHED_EVERY, WATCHED_EVERY, FileCache, OpenFile
+from servers.file.changes import EVERYTHING, Change, Changes
+from servers.file.root import Root
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    site = tmp_path / "site"
+    (site / "a" / "b").mkdir(parents=True)
+    (site / "file").write_bytes(b"old")
+    (site / "a" / "file").write_bytes(b"old")
+    return site
+
+
+@pytest.fixture
+def root(site: Path) -> Iterator[Root]:
+    with Root(str(site)) as root:
+        yield root
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def changes(root: Root) -> Iterator[Changes]:
+    if inotify._init1 is None:
+        pytest.skip("this system has no inotify")
+    with Changes(root) as changes:
+        yield changes
+
+
+@pytest.fixture
+def watched(root: Root, changes: Changes, clock: Clock) -> Iterator[FileCache]:
+    """A cache with a watcher, whose clock stands still."""
+    cache = FileCache(root, changes, clock=clock)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def unwatched(root: Root, clock: Clock) -> Iterator[FileCache]:
+    """A cache without one."""
+    cache = FileCache(root, None, clock=clock)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture(params=["watched", "unwatched"])
+def cache(request: pytest.FixtureRequest) -> FileCache:
+    found: FileCache = request.getfixturevalue(request.param)
+    return found
+
+
+def content(file: OpenFile) -> bytes:
+    return os.pread(file.fd, file.size + 1, 0)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """As an editor saves: written beside it, and renamed over it."""
+    new = path.with_name(".new")
+    new.write_bytes(data)
+    os.replace(new, path)
+
+
+# What it hands out.
+
+
+def test_a_file_is_opened_once(cache: FileCache) -> None:
+    file = cache.open(b"a/file")
+    assert (file.path, file.size, content(file)) == (b"a/file", 3, b"old")
+    assert cache.open(b"a/file") is file
+    assert len(cache) == 1
+
+
+def test_what_it_says_of_a_file(cache: FileCache, site: Path) -> None:
+    os.utime(site / "file", ns=(0, 5_999_999_999))
+    file = cache.open(b"file")
+    assert file.modified == 5
+    assert file.etag.startswith('"')
+    assert file.etag.endswith('"')
+    assert all("!" <= character <= "~" for character in file.etag)
+    assert '"' not in file.etag[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [(b"none", FileNotFoundError), (b"..", FileNotFoundError), (b"a", IsADirectoryError)],
+)
+def test_it_raises_as_the_root_does(cache: FileCache, path: bytes, error: type[OSError]) -> None:
+    for _ in range(2):
+        with pytest.raises(error):
+            cache.open(path)
+    assert len(cache) == 0
+
+
+def test_what_was_missing_is_found_at_once(cache: FileCache, site: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        cache.open(b"new")
+    (site / "new").write_bytes(b"new")
+    assert content(cache.open(b"new")) == b"new"
+
+
+# Changes, reported.
+
+
+def test_replaced_is_new_at_once(watched: FileCache, site: Path) -> None:
+    before = watched.open(b"a/file")
+    inode = before.identity.inode
+    etag = before.etag
+    replace(site / "a" / "file", b"new")
+    assert Change(b"a/file") in watched.read_changes()
+    after = watched.open(b"a/file")
+    assert content(after) == b"new"
+    assert after.identity.inode != inode
+    assert after.etag != etag
+
+
+def test_a_transfer_keeps_its_file(watched: FileCache, site: Path) -> None:
+    file = watched.open(b"file")
+    file.take()
+    file.take()
+    replace(site / "file", b"new")
+    watched.read_changes()
+    assert content(watched.open(b"file")) == b"new"
+    assert content(file) == b"old"
+    file.release()
+    assert content(file) == b"old"
+    fd = file.fd
+    file.release()
+    assert file.fd == -1
+    assert fd not in open_fds()
+
+
+def test_written_in_place(watched: FileCache, site: Path) -> None:
+    etag = watched.open(b"file").etag
+    (site / "file").write_bytes(b"longer")
+    watched.read_changes()
+    file = watched.open(b"file")
+    assert (file.size, content(file)) == (6, b"longer")
+    assert file.etag != etag
+
+
+def test_deleted(watched: FileCache, site: Path) -> None:
+    watched.open(b"file")
+    (site / "file").unlink()
+    watched.read_changes()
+    with pytest.raises(FileNotFoundError):
+        watched.open(b"file")
+
+
+def test_only_what_changed_is_forgotten(watched: FileCache, site: Path) -> None:
+    file, other = watched.open(b"file"), watched.open(b"a/file")
+    replace(site / "file", b"new")
+    watched.read_changes()
+    assert file.fd == -1
+    assert watched.open(b"a/file") is other
+
+
+def test_a_directory_that_was_replaced(watched: FileCache, site: Path) -> None:
+    watched.open(b"a/file")
+    (site / "next").mkdir()
+    (site / "next" / "file").write_bytes(b"new")
+    (site / "a").rename(site / "was")
+    (site / "next").rename(site / "a")
+    watched.read_changes()
+    assert content(watched.open(b"a/file")) == b"new"
+    assert content(watched.open(b"was/file")) == b"old"
+    assert watched.open(b"a/file").watched
+
+
+def test_an_overflow_forgets_everything(watched: FileCache, site: Path) -> None:
+    file, used = watched.open(b"file"), watched.open(b"a/file")
+    used.take()
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with open(site / "file", "wb") as one, open(site / "a" / "file", "rb") as other:
+        for _ in range(limit // 2 + 500):
+            os.utime(one.fileno())
+            os.utime(other.fileno())
+    replace(site / "a" / "file", b"lost")  # its event finds no room
+    while watched.read_changes() is not EVERYTHING:
+        pass
+    assert len(watched) == 0
+    assert file.fd == -1
+    assert content(used) == b"old"
+    assert content(watched.open(b"a/file")) == b"lost"
+    assert watched.covered(b"a/file")
+    used.release()
+
+
+# Changes that nobody reports.
+
+
+def test_unwatched_it_is_looked_at_once_a_second(
+    unwatched: FileCache, site: Path, clock: Clock
+) -> None:
+    file = unwatched.open(b"file")
+    clock.advance(UNWATCHED_EVERY)
+    assert unwatched.open(b"file") is file  # it is the same
+    replace(site / "file", b"new")
+    clock.advance(UNWATCHED_EVERY * 0.99)
+    assert content(unwatched.open(b"file")) == b"old"
+    clock.advance(UNWATCHED_EVERY * 0.02)
+    assert content(unwatched.open(b"file")) == b"new"
+    assert not unwatched.covered(b"file")
+    assert unwatched.read_changes() == set()
+
+
+def test_watched_it_is_not_looked_at_for_ten(watched: FileCache, site: Path, clock: Clock) -> None:
+    """For what inotify does not see: here by not reading its events."""
+    watched.open(b"file")
+    replace(site / "file", b"new")
+    clock.advance(WATCHED_EVERY * 0.99)
+    assert content(watched.open(b"file")) == b"old"
+    clock.advance(WATCHED_EVERY * 0.02)
+    assert content(watched.open(b"file")) == b"new"
+
+
+def test_a_second_hard_link_is_not_trusted(
+    watched: FileCache, site: Path, tmp_path: Path, clock: Clock
+) -> None:
+    os.link(site / "file", tmp_path / "elsewhere")
+    assert not watched.open(b"file").watched
+    assert not watched.covered(b"file")
+    (tmp_path / "elsewhere").write_bytes(b"longer")
+    assert watched.read_changes() == set()  # inotify has nothing to say
+    clock.advance(UNWATCHED_EVERY)
+    assert content(watched.open(b"file")) == b"longer"
+
+
+def test_a_hard_link_made_later_is_found_within_ten_seconds(
+    watched: FileCache, site: Path, tmp_path: Path, clock: Clock
+) -> None:
+    assert watched.open(b"file").watched
+    os.link(site / "file", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_bytes(b"longer")
+    clock.advance(WATCHED_EVERY)
+    file = watched.open(b"file")
+    assert content(file) == b"longer"
+    assert not file.watched
+
+
+@pytest.mark.parametrize("path", [b"link", b"directory/file", b"directory/chain"])
+def test_a_symbolic_link_is_not_trusted(
+    watched: FileCache, site: Path, clock: Clock, path: bytes
+) -> None:
+    (site / "link").symlink_to("a/file")
+    (site / "directory").symlink_to("a")
+    (site / "a" / "chain").symlink_to("../a/file")
+    file = watched.open(path)
+    assert content(file) == b"old"
+    assert not file.watched
+    assert not watched.covered(path)
+    watched.read_changes()  # the links themselves
+    file = watched.open(path)
+    replace(site / "a" / "file", b"new")
+    clock.advance(UNWATCHED_EVERY)
+    assert content(watched.open(path)) == b"new"
+
+
+def test_a_link_to_the_next_release_is_followed_at_once(watched: FileCache, site: Path) -> None:
+    (site / "releases" / "1").mkdir(parents=True)
+    (site / "releases" / "2").mkdir()
+    (site / "releases" / "1" / "file").write_bytes(b"one")
+    (site / "releases" / "2" / "file").write_bytes(b"two")
+    (site / "current").symlink_to("releases/1")
+    watched.read_changes()
+    assert content(watched.open(b"current/file")) == b"one"
+    (site / "next").symlink_to("releases/2")
+    os.replace(site / "next", site / "current")
+    watched.read_changes()
+    assert content(watched.open(b"current/file")) == b"two"
+
+
+def test_covered(watched: FileCache, site: Path) -> None:
+    assert watched.covered(b"")
+    assert not watched.covered(b"a")
+    watched.open(b"a/file")
+    assert watched.covered(b"a/file")
+    assert watched.covered(b"a")
+    assert not watched.covered(b"a/none")
+    replace(site / "a" / "file", b"new")
+    watched.read_changes()
+    assert not watched.covered(b"a/file")  # until it is opened again
+
+
+# Bounds.
+
+
+def fds() -> int:
+    return len(open_fds())
+
+
+def fill(site: Path, count: int) -> list[bytes]:
+    for number in range(count):
+        (site / f"{number}").write_bytes(b"%d" % number)
+    return [b"%d" % number for number in range(count)]
+
+
+def test_at_most_so_many_files(root: Root, site: Path) -> None:
+    names = fill(site, 30)
+    cache = FileCache(root, None, capacity=10)
+    before = fds()
+    for name in names:
+        assert content(cache.open(name)) == name
+        assert fds() - before == len(cache) <= 10
+    cache.close()
+    assert fds() == before
+
+
+def test_the_one_asked_for_longest_ago_goes_first(root: Root, site: Path) -> None:
+    names = fill(site, 12)
+    cache = FileCache(root, None, capacity=10)
+    files = [cache.open(name) for name in names[:10]]
+    cache.open(names[0])
+    cache.open(names[10])
+    cache.open(names[11])
+    assert [file.fd == -1 for file in files] == [False, True, True] + [False] * 7
+    cache.close()
+
+
+def test_what_is_in_use_is_closed_by_its_last_user(root: Root, site: Path) -> None:
+    names = fill(site, 30)
+    cache = FileCache(root, None, capacity=10)
+    before = fds()
+    files = [cache.open(name) for name in names if cache.open(name).take() is None]
+    assert len(cache) == 10
+    assert fds() - before == 30
+    assert [content(file) for file in files] == names
+    for file in files:
+        file.release()
+    assert fds() - before == 10
+    cache.close()
+    assert fds() == before
+
+
+def test_the_files_of_one_answer_stay_together(root: Root, site: Path) -> None:
+    """However small the cache, and however short of fds."""
+    names = fill(site, NEWEST)
+    cache = FileCache(root, None, capacity=1)
+    files = [cache.open(name) for name in names]
+    assert cache.shed(100) == 0
+    assert [content(file) for file in files] == names
+    cache.close()
+
+
+def test_releasing_too_often_is_a_mistake(cache: FileCache) -> None:
+    file = cache.open(b"file")
+    with pytest.raises(AssertionError, match="released more often"):
+        file.release()
+    cache.close()
+    with pytest.raises(AssertionError, match="after it was closed"):
+        file.take()
+
+
+@contextlib.contextmanager
+def no_more_fds() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hogs = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                hogs.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in hogs:
+            os.close(fd)
+
+
+def test_out_of_fds_idle_files_make_room(cache: FileCache, site: Path) -> None:
+    names = fill(site, 30)
+    files = [cache.open(name) for name in names[:20]]
+    files[0].take()
+    with no_more_fds():
+        assert content(cache.open(names[20])) == names[20]
+    assert [file.fd == -1 for file in files] == [False] + [True] * SHED + [False] * (19 - SHED)
+    files[0].release()
+
+
+def test_out_of_fds_and_nothing_idle(cache: FileCache, site: Path) -> None:
+    files = [cache.open(name) for name in fill(site, 6)]
+    for file in files:
+        file.take()
+    with no_more_fds(), pytest.raises(OSError, match="Too many open files"):
+        cache.open(b"file")
+    for file in files:
+        file.release()
+
+
+# Whatever happens.
+
+DIRECTORIES = ("", "a", "c", "a/b", "link")
+PATHS = [os.path.join(directory, "f") for directory in DIRECTORIES]
+SOME_FILE, SOME_DIRECTORY = st.sampled_from(PATHS), st.sampled_from(DIRECTORIES[1:4])
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["write", "write", "replace", "remove", "touch"]), SOME_FILE),
+    st.tuples(st.just("rename"), SOME_FILE, SOME_FILE),
+    st.tuples(st.sampled_from(["make", "make", "clear"]), SOME_DIRECTORY),
+    st.sampled_from([("move", "a", "c"), ("move", "c", "a"), ("move", "a/b", "c")]),
+    st.tuples(st.just("link"), st.sampled_from(DIRECTORIES[:4])),
+    st.tuples(st.just("symlink"), SOME_FILE, SOME_FILE),
+)
+
+
+def step(site: str, number: int, what: str, *names: str) -> None:
+    """Change something below `site`, as far as it can be done."""
+    paths = [os.path.join(site, name) for name in names]
+    data = b"%d" % number * (number % 3 + 1)
+    if what == "write":
+        with open(paths[0], "wb") as file:
+            file.write(data)
+    elif what == "replace":
+        replace(Path(paths[0]), data)
+    elif what == "remove":
+        os.unlink(paths[0])
+    elif what == "touch":
+        os.utime(paths[0])
+    elif what in ("rename", "move"):
+        os.rename(*paths)
+    elif what == "make":
+        os.makedirs(paths[0])
+    elif what == "clear":
+        os.rmdir(paths[0])
+    elif what == "link":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(site, "link"))
+        os.symlink(names[0] or ".", os.path.join(site, "link"))
+    elif what == "symlink":
+        os.symlink(os.path.relpath(paths[0], os.path.dirname(paths[1])), paths[1])
+
+
+@pytest.mark.skipif(inotify._init1 is None, reason="this system has no inotify")
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEPS, min_size=15, max_size=30))
+def test_after_any_changes_it_serves_what_is_there(steps: list[tuple[str, ...]]) -> None:
+    """A file that is watched, at once; another one, when its second is over."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as base,
+        Root(base) as root,
+        Changes(root, limit=4) as changes,
+    ):
+        patch.setattr("servers.file.cache.WATCHED_EVERY", float("inf"))
+        clock = Clock()
+        cache = FileCache(root, changes, capacity=6, clock=clock)
+        os.makedirs(os.path.join(base, "a/b"))
+        for path in ("f", "a/f", "a/b/f"):
+            Path(base, path).write_bytes(b"first")
+        held: list[OpenFile] = []
+        for number, (what, *names) in enumerate(steps):
+            with contextlib.suppress(OSError):
+                step(base, number, what, *names)
+            cache.read_changes()
+            for path in PATHS:
+                known = os.fsencode(path)
+                if not cache.covered(known):
+                    clock.advance(UNWATCHED_EVERY)
+                try:
+                    with open(os.path.join(base, path), "rb") as file:
+                        expected = file.read()
+                except OSError:
+                    with pytest.raises(OSError, match=r"No such file|Is a directory"):
+                        cache.open(known)
+                    continue
+                found = cache.open(known)
+                assert (found.size, content(found)) == (len(expected), expected), path
+                if number % 3 == 0:
+                    found.take()
+                    held.append(found)
+        for found in held:
+            found.release()
+        assert all(found.fd == -1 or found.in_cache for found in held)
+        cache.close()
