@@ -13,35 +13,32 @@ import math
 import random
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest import _analyse, _cells, _compare, _environment, _results, _terminal
+from loadtest import (
+    _analyse,
+    _cells,
+    _compare,
+    _echo_cells,
+    _environment,
+    _file_cells,
+    _results,
+    _terminal,
+)
 from loadtest._options import LARGEST_MESSAGE
+from loadtest._workload import FILE
 from pollers import system
-from pollers.limits import CONNECTIONS, OTHER_FDS, raise_nofile
+from pollers.limits import OTHER_FDS, raise_nofile
 
-#: What --quick and the default choose, unless an option says otherwise.  Times are seconds.
-QUICK: Final = {
-    "rounds": 3,
-    "connections": 900,
-    "loads": "busy",
-    "warmup": 0.3,
-    "measure": 0.5,
-    "budget": 88.0,
-}
-DEFAULT: Final = {
-    "rounds": 5,
-    "connections": CONNECTIONS,
-    "loads": "busy,idle",
-    "warmup": 1.0,
-    "measure": 1.0,
-    "budget": 476.0,
-}
+SUITES: Final = {"echo": _echo_cells.SUITE, "file": _file_cells.SUITE}
 #: Seconds of the budget that are kept for stopping, analysing and writing.
 RESERVE: Final = 6.0
+#: Bytes of a message unless --size says else.
+MESSAGE: Final = 64
 OK, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -72,18 +69,29 @@ def parser() -> argparse.ArgumentParser:
         "compare",
         help="measure every loop and poller, interleaved, and report",
         description="Measures every loop and poller with fresh servers in interleaved rounds.",
-        epilog=f"Rows: {', '.join(row.key for row in _cells.ROWS)}; also a loop's name.",
+        epilog="\n\n".join(
+            [
+                *map(_about, SUITES),
+                "A row is also chosen by its loop's name, and every row by all.",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the paragraphs are filled already
     )
     compare.set_defaults(command=run_compare, name="compare")
     add = compare.add_argument
-    add("workload", nargs="?", choices=("echo",), default="echo", help="what is served (echo)")
-    add("--quick", action="store_true", help="900 connections, all active, 3 rounds, 90 seconds")
+    add("workload", nargs="?", choices=SUITES, help="what is served (echo)")
+    add("--workload", dest="asked", choices=SUITES, help="the same")
+    add("--quick", action="store_true", help="fewer connections, loads and rounds: 90 seconds")
     add("--rounds", type=_whole(1), help="measurements of each cell (5; quick: 3)")
-    add("--connections", type=_whole(1), help="10,000, or the most that fit; quick: 900")
-    add("--size", type=_whole(1, LARGEST_MESSAGE), default=64, help="bytes of a message (64)")
+    add(
+        "--connections",
+        type=_whole(1),
+        help="echo: 10,000, or the most that fit; quick: 900; file: of a load of many, 1,000",
+    )
+    add("--size", type=_whole(1, LARGEST_MESSAGE), help="echo: bytes of a message (64)")
     add("--only", type=_names, default=[], metavar="ROW,...", help="these rows (and epoll, A/A)")
     add("--skip", type=_names, default=[], metavar="ROW,...", help="all rows but these")
-    add("--loads", help=f"of {', '.join(_cells.LOADS)} (busy,idle; quick: busy)")
+    add("--loads", help="under which loads, see below")
     add("--seed", type=int, help="decides the order of measurements (random)")
     add("--out", type=Path, default=Path("report"), metavar="DIR", help="for the results (report)")
     add("--warmup", type=_seconds, metavar="S", help="longest warm-up (1; quick: 0.3)")
@@ -94,16 +102,35 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _about(name: str) -> str:
+    """What --help says of one workload."""
+    suite = SUITES[name]
+    rows = ", ".join(row.key if row.usual else f"({row.key})" for row in suite.rows)
+    usual, quick = suite.default, suite.quick
+    return textwrap.fill(
+        f"{name}: rows {rows}; those in brackets only where they are named. Loads "
+        f"{suite.load_names}. By itself {usual['rounds']} rounds of {usual['loads']}, at most "
+        f"{usual['budget'] / 60:.0f} minutes; with --quick {quick['rounds']} of {quick['loads']}, "
+        f"at most {quick['budget']:.0f} seconds.",
+        width=79,
+        break_on_hyphens=False,
+    )
+
+
 def run_compare(parsed: argparse.Namespace, started: float) -> int:
     """The subcommand `compare`."""
-    chosen = QUICK if parsed.quick else DEFAULT
+    suite = SUITES[_workload(parsed)]
+    chosen = suite.quick if parsed.quick else suite.default
     options = {name: _given(parsed, name, chosen) for name in chosen}
     out = _directory(parsed.out)
     options["connections"] = _connections(parsed.connections, options["connections"])
     server_cpu, load_cpu = _cpus(parsed.server_cpu, parsed.load_cpu)
     seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
-    rows = _cells.choose(parsed.only, parsed.skip)
-    loads = _cells.loads(_names(options["loads"]), options["connections"], parsed.size)
+    rows = _cells.choose(suite.rows, parsed.only, parsed.skip)
+    if suite.workload is FILE and parsed.size is not None:
+        raise BadInput("--size is for echo: name sizes of files by --loads, as in 16k-hot-many")
+    size = parsed.size or MESSAGE
+    loads = suite.loads(_names(options["loads"]), options["connections"], size)
     cells, unavailable = _cells.matrix(rows, loads)
     runnable = [cell for cell in cells if cell.key not in unavailable]
     if reason := unavailable.get(_cells.Cell(rows[0], loads[0]).key):
@@ -114,6 +141,8 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
     for load in loads:
         bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
+        if suite.workload is FILE:
+            environment["document_root"] = _environment.filesystem(Path(scratch))
         plan = _compare.Plan(
             cells=runnable,
             rounds=options["rounds"],
@@ -129,12 +158,15 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
             outcome = _compare.run(plan, bar)
     unavailable |= outcome.unavailable
     measured = [one["measurements"] for one in outcome.rounds]
+    analysis = _analyse.analyse(cells, unavailable, measured)
     results = {
-        "workload": parsed.workload,
+        "workload": suite.workload.name,
         "started": begun,
         "seconds": time.monotonic() - started,
         "environment": environment,
-        "options": options | {"quick": parsed.quick, "size": parsed.size},
+        "options": options
+        | {"quick": parsed.quick}
+        | ({} if suite.workload is FILE else {"size": size}),
         "seed": seed,
         "cells": [cell.as_dict() for cell in cells],
         "schedule": outcome.schedule,
@@ -142,12 +174,12 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
         "rounds": outcome.rounds,
         "unfinished": outcome.unfinished,
         "stopped": outcome.stopped,
-        "analysis": _analyse.analyse(cells, unavailable, measured),
+        "analysis": analysis,
     }
     wrong = []
     if outcome.remains:
         wrong.append(outcome.stopped)
-    compared = any(load["basis"] for load in results["analysis"]["loads"])
+    compared = any(load["basis"] for load in analysis["loads"])
     if not compared:
         wrong.append("nothing could be compared, see above")
     _results.save(out / "results.json", results)  # first, as it is what cannot be made again
@@ -163,6 +195,13 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
     if outcome.interrupted:
         return INTERRUPTED
     return NOTHING if wrong else OK
+
+
+def _workload(parsed: argparse.Namespace) -> str:
+    """What is served, by either way to say it.  Raises BadInput."""
+    if parsed.workload and parsed.asked and parsed.workload != parsed.asked:
+        raise BadInput(f"{parsed.workload} or --workload {parsed.asked}: name one workload")
+    return str(parsed.workload or parsed.asked or "echo")
 
 
 def _write_report(path: Path, results: dict[str, Any]) -> str:
@@ -222,7 +261,7 @@ def _cpus(server: str, load: str) -> tuple[str, str]:
     return server, load
 
 
-def _given(parsed: argparse.Namespace, name: str, chosen: dict[str, Any]) -> Any:
+def _given(parsed: argparse.Namespace, name: str, chosen: Mapping[str, Any]) -> Any:
     value = getattr(parsed, name)
     return chosen[name] if value is None else value
 

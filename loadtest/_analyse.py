@@ -22,6 +22,7 @@ import numpy as np
 
 from loadtest._cells import BASELINE, CONTROL, Cell, Row
 from loadtest._statistics import ENOUGH_FOR_BOOTSTRAP, compare, coverage, typical_noise
+from loadtest._workload import ECHO, WORKLOADS
 
 Measurement = Mapping[str, Any]
 
@@ -54,7 +55,8 @@ def analyse(
             for row in rows
         }
         reasons = {row.key: unavailable.get(Cell(row, load).key, "") for row in rows}
-        analysed.append({"key": load.key, "title": load.title, **one_load(rows, reasons, of_load)})
+        said = {"key": load.key, "title": load.title, "workload": load.workload}
+        analysed.append({**said, **one_load(rows, reasons, of_load)})
     return {
         "rounds": len(rounds),
         "coverage": coverage(len(rounds)) if rounds else None,
@@ -114,6 +116,7 @@ def describe(row: Row, unavailable: str, measured: Sequence[Measurement]) -> dic
         "holds": last.get("attestation", {}).get("holds", ""),
         "attested": last.get("attestation", {}).get("agrees"),
         "kernel_calls_source": last.get("server", {}).get("kernel_calls_source"),
+        "counted_by": last.get("server", {}).get("messages_counted_by"),
         "errors": sum(_errors(one) for one in good),
         "emulated": bool(last.get("ready", {}).get("emulated")),
         "ratio": None,
@@ -145,7 +148,8 @@ def judge(unavailable: str, measured: Sequence[Measurement]) -> tuple[str, str]:
         for one in measured:
             kinds.update(one["errors"])
         worst = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.most_common(2))
-        return "errors", f"{errors:,} errors in {messages:,} messages ({worst})"
+        units = WORKLOADS[measured[0]["cell"].get("workload", ECHO.name)].units
+        return "errors", f"{errors:,} errors in {messages:,} {units} ({worst})"
     if any(one["ready"].get("emulated") for one in measured):
         return "emulated", "imitated by a library over another facility: its speed is not its own"
     if _majority([str(one["bound"]) for one in measured]) == "client":
@@ -165,9 +169,21 @@ def _server(name: str) -> Any:
     return lambda one: one["server"][name]
 
 
+def _megabytes(measurement: Measurement) -> float | None:
+    rate = measurement.get("bytes_per_second")
+    return None if rate is None else float(rate) / 1e6
+
+
+def _cold(measurement: Measurement) -> float | None:
+    """The part of the evicted pages, as far as was looked, that were gone."""
+    cold = measurement.get("cold")
+    return cold["cold"] / cold["probed"] if cold and cold["probed"] else None
+
+
 #: Name in the table -> how it is read from a measurement.  Latencies are in microseconds.
 FIGURES: Final[dict[str, Any]] = {
     "throughput": _throughput,
+    "megabytes": _megabytes,
     "p50": _latency("p50"),
     "p90": _latency("p90"),
     "p99": _latency("p99"),
@@ -182,6 +198,7 @@ FIGURES: Final[dict[str, Any]] = {
     "server_share": _server("cpu_share"),
     "client_share": lambda one: one["client"]["cpu_share"],
     "fairness": lambda one: one["fairness"]["jain"],
+    "cold": _cold,
 }
 
 

@@ -13,6 +13,9 @@ Facts
     server "epoll" is wrong, and so is one that calls =0 "without io_uring".
 *   poll(2) and select(2) leave no trace, so they are attested by absence: whoever claims them and
     holds an eventpoll is refused.
+*   A file server with the backend `aio` holds a ring whatever its poller is, and each file server
+    may watch its root by inotify.  nginx makes an AIO ring for its event loop where it was built
+    with file AIO, used or not.
 *   Readable by the same user, or by one with CAP_SYS_PTRACE.  Without /proc nothing is said.
 """
 
@@ -36,8 +39,10 @@ _NEEDS: Final = {
     "libuv": "eventpoll",
     "uvloop": "eventpoll",
 }
-#: What may be held besides, because the claim includes it.
-_MAY: Final = {"libuv": {"io_uring"}, "uvloop": {"io_uring"}}
+#: Which facility a backend needs, under any poller.
+_BACKENDS: Final = {"aio": "aio_rings"}
+#: What may be held besides, because the claim includes it, or the server always has it.
+_MAY: Final = {"libuv": {"io_uring"}, "uvloop": {"io_uring"}, "nginx": {"aio_rings"}}
 
 
 def attest(pids: Iterable[int], ready: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,10 +114,13 @@ def judge(held: Mapping[str, int], ready: Mapping[str, Any]) -> str:
     claim = _claim(ready)
     if claim is None:
         return ""
-    need = _NEEDS[claim]
-    if need and not held[need]:
-        return f"claims {claim} and holds no {need.removesuffix('s')}"
-    allowed = _MAY.get(claim, set()) | {need, "inotify"}
+    needs = {need for need in (_NEEDS[claim], _BACKENDS.get(str(ready.get("backend")))) if need}
+    for need in sorted(needs):
+        if not held[need]:
+            which = claim if need == _NEEDS[claim] else f"the backend {ready['backend']}"
+            return f"claims {which} and holds no {need.removesuffix('s')}"
+    allowed = _MAY.get(claim, set()) | _MAY.get(str(ready.get("server")), set()) | needs
+    allowed |= {"inotify"}
     surplus = [name for name in FACILITIES if held[name] and name not in allowed]
     if surplus:
         return f"claims {claim} and holds {words({name: held[name] for name in surplus})}"

@@ -1,11 +1,14 @@
-"""The matrix as data: which rows, under which loads, and what cannot run here.
+"""What a matrix is made of: rows, loads and cells, and what cannot run here.
 
 What this file is
 -----------------
 A *row* is a server's choice of loop, poller and backend, with the environment variables that
-change it.  A *load* is a number of connections, how many of them are active, and a message size.
-A *cell* is one row under one load.  The first row is the baseline of every comparison; the second
-is the same again, the A/A control, and whatever difference it shows is noise.
+change it; or another's server beside ours, a peer.  A *load* is a number of connections, how many
+of them are active, and what they ask for.  A *cell* is one row under one load.  Each workload has
+its own (_echo_cells.py, _file_cells.py), as a `Suite`.
+
+The row called `BASELINE` is what all others are compared with; `CONTROL` is the same again, the
+A/A control, and whatever difference it shows is noise.
 
 Whether a row can run is answered by the registry of pollers, which tries; what it says goes into
 the report instead of a number.
@@ -14,11 +17,13 @@ the report instead of a number.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pollers
+from loadtest import _peers
+from loadtest._workload import Workload
 from pollers import system
 from pollers.limits import OTHER_FDS
 
@@ -29,6 +34,8 @@ SERVER_FDS: Final = 24
 
 BASELINE: Final = "epoll"
 CONTROL: Final = "epoll-again"
+#: Chooses every row.
+ALL: Final = "all"
 
 
 class Unknown(ValueError):
@@ -46,27 +53,56 @@ class Row:
     poller: str | None
     backend: str = "copy"
     env: tuple[tuple[str, str], ...] = ()
+    server: str = "echo"
+    #: Whether it is somebody else's, and brings loop, poller and backend with it.
+    peer: bool = False
+    #: Whether it is measured where nobody chose rows.
+    usual: bool = True
 
     def words(self) -> list[str]:
         """The options of the locustfile that choose this row."""
-        words = ["--loop", self.loop, "--backend", self.backend]
+        words = ["--server", self.server]
+        if self.peer:
+            return words
+        words += ["--loop", self.loop, "--backend", self.backend]
         return words + (["--poller", self.poller] if self.poller else [])
 
 
 @dataclass(frozen=True)
 class Load:
-    """How many connections, how many of them active, and how many bytes a message has."""
+    """How many connections, how many of them active, and how many bytes each asks for."""
 
     key: str
     connections: int
     active: int
     size: int
 
+    #: The user class that makes it, and the workload that it belongs to.
+    user = "EchoSwarm"
+    workload = "echo"
+
+    @property
+    def files(self) -> int:
+        """Files that a server may have open for it."""
+        return 0
+
     @property
     def title(self) -> str:
         """For people: "10,000 connections, 100 active, messages of 64 B"."""
+        return f"{self.who}, messages of {self.size:,} B"
+
+    @property
+    def who(self) -> str:
+        """How many connections there are, in words."""
         active = "all" if self.active == self.connections else f"{self.active:,}"
-        return f"{self.connections:,} connections, {active} active, messages of {self.size:,} B"
+        return f"{self.connections:,} connections, {active} active"
+
+    def words(self) -> list[str]:
+        """The options of the locustfile that choose this load."""
+        return [
+            *("--message-size", str(self.size)),
+            *("--swarm-connections", str(self.connections), "--swarm-active", str(self.active)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,8 @@ class Cell:
             "row": self.row.key,
             "label": self.row.label,
             "load": self.load.key,
+            "workload": self.load.workload,
+            "server": self.row.server,
             "loop": self.row.loop,
             "poller": self.row.poller,
             "backend": self.row.backend,
@@ -97,62 +135,44 @@ class Cell:
         }
 
 
-ROWS: Final = (
-    Row(BASELINE, "epoll", "reactor", "epoll"),
-    Row(CONTROL, "epoll (A/A)", "reactor", "epoll"),
-    Row("epoll-splice", "epoll, splice", "reactor", "epoll", "splice"),
-    Row("aio", "aio", "reactor", "aio"),
-    Row("poll", "poll", "reactor", "poll"),
-    Row("select", "select", "reactor", "select"),
-    Row("kqueue", "kqueue", "reactor", "kqueue"),
-    Row("asyncio", "asyncio", "asyncio", None),
-    Row("uvloop-0", "uvloop, UV_USE_IO_URING=0", "uvloop", None, env=(("UV_USE_IO_URING", "0"),)),
-    Row("uvloop-1", "uvloop, UV_USE_IO_URING=1", "uvloop", None, env=(("UV_USE_IO_URING", "1"),)),
-    Row("trio", "trio", "trio", None),
-)
+@dataclass(frozen=True)
+class Suite:
+    """What `compare` knows of one workload."""
 
-LOADS: Final = ("busy", "idle", "small")
+    workload: Workload
+    rows: tuple[Row, ...]
+    #: The loads of these names, with so many connections and a message of so many bytes.  Raises
+    #: Unknown.
+    loads: Callable[[Iterable[str], int, int], list[Load]]
+    #: What --loads can be, for people.
+    load_names: str
+    #: What --quick and the default choose, unless an option says otherwise.  Times are seconds.
+    quick: Mapping[str, Any]
+    default: Mapping[str, Any]
 
 
-def loads(names: Iterable[str], connections: int, size: int) -> list[Load]:
-    """The loads of these names.  Raises Unknown.
+def choose(rows: Sequence[Row], only: Iterable[str], skip: Iterable[str]) -> list[Row]:
+    """Those of `rows` with these names, in their order, and always baseline and control.
 
-    busy: every connection is active.  idle: one in a hundred is.  small: as many, all active, as
-    select(2) can hold too.
+    A name is a row's key or a loop's ("uvloop": each of its rows), or "all"; without any, the
+    usual rows are chosen.  Raises Unknown.
     """
-    small = min(900, connections)
-    known = {
-        "busy": Load("busy", connections, connections, size),
-        "idle": Load("idle", connections, max(1, connections // 100), size),
-        "small": Load("small", small, small, size),
-    }
-    wanted = list(dict.fromkeys(names))
-    for name in wanted:
-        if name not in known:
-            raise Unknown(f"no load is called {name!r}; there are: {', '.join(known)}")
-    return [known[name] for name in wanted]
-
-
-def choose(only: Iterable[str], skip: Iterable[str]) -> list[Row]:
-    """The rows of these names, in the table's order; baseline and control are always among them.
-
-    A name is a row's key or a loop's ("uvloop": both of its rows).  Raises Unknown.
-    """
-    wanted, unwanted = _keys(only), _keys(skip)
+    wanted, unwanted = _keys(rows, only), _keys(rows, skip)
     fixed = {BASELINE, CONTROL}
     if lost := sorted(fixed & unwanted):
         raise Unknown(f"{lost[0]} cannot be skipped: the comparison rests on it")
-    chosen = (wanted or {row.key for row in ROWS}) - unwanted | fixed
-    return [row for row in ROWS if row.key in chosen]
+    chosen = (wanted or {row.key for row in rows if row.usual}) - unwanted | fixed
+    return [row for row in rows if row.key in chosen]
 
 
-def _keys(names: Iterable[str]) -> set[str]:
+def _keys(rows: Sequence[Row], names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in names:
-        keys = {row.key for row in ROWS if name == row.key}
-        keys = keys or {row.key for row in ROWS if name == row.loop}
+        keys = {row.key for row in rows if name in (row.key, ALL)}
+        keys = keys or {row.key for row in rows if name == row.loop}
         if not keys:
-            known = ", ".join([*(row.key for row in ROWS), "uvloop", "reactor"])
+            loops = dict.fromkeys(row.loop for row in rows)
+            known = ", ".join(dict.fromkeys([*(row.key for row in rows), *loops, ALL]))
             raise Unknown(f"no row is called {name!r}; there are: {known}")
         found |= keys
     return found
@@ -171,6 +191,8 @@ def matrix(rows: Sequence[Row], loads: Sequence[Load]) -> tuple[list[Cell], dict
 
 def missing(row: Row) -> str:
     """Why this system cannot run `row` at all; "" where it can."""
+    if row.peer:
+        return _peers.missing(row.server)
     if row.poller is not None:
         found = pollers.probe(row.poller)
         if not found.available:
@@ -185,10 +207,11 @@ def missing(row: Row) -> str:
 def too_many(cell: Cell) -> str:
     """Why this row cannot hold the load's connections; "" where it can."""
     room = FD_SETSIZE - SERVER_FDS
-    if cell.row.poller == "select" and cell.load.connections > room:
+    if cell.row.poller == "select" and cell.load.connections + cell.load.files > room:
+        other = "--connections" if cell.load.files else "--loads small compares it"
         return (
             f"select(2) holds fds below {FD_SETSIZE}: {cell.load.connections:,} connections do "
-            f"not fit, {room:,} do (--loads small compares it)"
+            f"not fit, {room - cell.load.files:,} do ({other})"
         )
     return ""
 

@@ -184,9 +184,11 @@ async def measure(plan: Plan, cell: Cell) -> dict[str, Any]:
     limit = expected(plan, cell) + GRACE
     token = secrets.token_hex(8)
     words = command(plan, cell, out, limit)
+    # What a killed process leaves in its temporary directory goes when ours does.
+    surroundings = environment(cell) | {"TMPDIR": str(plan.scratch)}
     try:
         code = await _processes.run(
-            words, token, environment(cell), plan.scratch, log, limit, result=out
+            words, token, surroundings, plan.scratch, log, limit, result=out
         )
     except _processes.TimedOut:
         return _failed(cell, f"did not end within {limit:.0f} s and was stopped: {_last(log)}")
@@ -203,16 +205,16 @@ async def measure(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 def command(plan: Plan, cell: Cell, out: Path, limit: float) -> list[str]:
     """Locust's command line.  -t ends it even where this process was killed."""
-    load = cell.load
+    # The files are written once, and not for each measurement.
+    files = ["--file-root", str(plan.scratch / "files")] if cell.load.files else []
     return [
         *(sys.executable, "-m", "locust", "-f", str(HERE)),
         *("--headless", "-u", "1", "-r", "1", "-t", f"{limit:.0f}s"),
         *("--only-summary", "--loglevel", "WARNING"),
-        *("--server", "echo", *cell.row.words(), "--message-size", str(load.size)),
-        *("--swarm-connections", str(load.connections), "--swarm-active", str(load.active)),
+        *(*cell.row.words(), *cell.load.words(), *files),
         *("--swarm-warmup", str(plan.warmup), "--swarm-measure", str(plan.measure)),
         *("--server-cpu", plan.server_cpu, "--load-cpu", plan.load_cpu),
-        *("--measurement-out", str(out), "EchoSwarm"),
+        *("--measurement-out", str(out), cell.load.user),
     ]
 
 
@@ -226,7 +228,7 @@ def environment(cell: Cell) -> dict[str, str]:
 def _substituted(cell: Cell, measurement: Mapping[str, Any]) -> str:
     """What ran instead of what was asked for; "" where it is the same."""
     ready, asked = measurement["ready"], cell.row
-    wanted = {"loop": asked.loop, "backend": asked.backend}
+    wanted = {"server": asked.server, "loop": asked.loop, "backend": asked.backend}
     if asked.poller is not None:
         wanted["poller"] = asked.poller
     wrong = [

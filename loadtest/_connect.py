@@ -3,7 +3,7 @@
 What this file is
 -----------------
 The kernel completes a connection before the server accepts it, and drops connects beyond the
-listen queue for a second each.  So a connection counts as open only when the server has echoed
+listen queue for a second each.  So a connection counts as open only when the server has answered
 one message on it, and only `AT_ONCE` are on their way at any time, well below any backlog.
 
 Sockets are closed by RST (SO_LINGER with 0 s), so that no port waits in TIME_WAIT for a minute.
@@ -16,7 +16,8 @@ import os
 import socket
 import struct
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from loadtest._sources import Sources
 from pollers.base import POLLIN, POLLOUT, Poller
@@ -25,19 +26,40 @@ from pollers.base import POLLIN, POLLOUT, Poller
 AT_ONCE: Final = 256
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 UNDER_WAY: Final = (0, errno.EINPROGRESS)
+#: Bytes read at once of a first answer that is no echo.
+ANSWER: Final = 65536
+
+#: Judges what came so far of a first answer: whether it is whole.  Raises CannotConnect.
+Answer: TypeAlias = Callable[[bytes], bool]
 
 
 class CannotConnect(Exception):
     """The block of connections cannot be opened; `str()` is one line that says why."""
 
 
-def open_socket(sources: Sources) -> socket.socket:
-    """A non-blocking TCP socket, bound to the next source, without Nagle's delay."""
+def echo_of(probe: bytes) -> Answer:
+    """The first answer of an echo server."""
+
+    def whole(received: bytes) -> bool:
+        if not probe.startswith(received):
+            raise CannotConnect("the server sent back other bytes than a first message had")
+        return received == probe
+
+    return whole
+
+
+def open_socket(sources: Sources, receive_buffer: int = 0) -> socket.socket:
+    """A non-blocking TCP socket, bound to the next source, without Nagle's delay.
+
+    `receive_buffer` is what SO_RCVBUF is set to; 0 leaves it to the kernel.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sources.bind(sock)
     except OSError:
         sock.close()
@@ -48,17 +70,28 @@ def open_socket(sources: Sources) -> socket.socket:
 class Connector:
     """Opens `count` connections to `address`; `run` returns them in order, registered for POLLIN.
 
-    Each has echoed one `probe` by then.
+    Each has answered one `probe` by then: with the same bytes, unless `answer` judges it.
     """
 
     def __init__(
-        self, poller: Poller, address: tuple[str, int], sources: Sources, count: int, probe: bytes
+        self,
+        poller: Poller,
+        address: tuple[str, int],
+        sources: Sources,
+        count: int,
+        probe: bytes,
+        *,
+        answer: Answer | None = None,
+        receive_buffer: int = 0,
     ) -> None:
         self._poller = poller
         self._address = address
         self._sources = sources
         self._count = count
         self._probe = probe
+        self._whole = answer or echo_of(probe)
+        self._room = ANSWER if answer else len(probe)
+        self._receive_buffer = receive_buffer
         self._under_way: dict[int, tuple[socket.socket, bytes]] = {}
         self._sockets: list[socket.socket] = []
 
@@ -86,7 +119,7 @@ class Connector:
         return self._sockets
 
     def _start(self) -> None:
-        sock = open_socket(self._sources)
+        sock = open_socket(self._sources, self._receive_buffer)
         self._sockets.append(sock)
         result = sock.connect_ex(self._address)
         if result not in UNDER_WAY:
@@ -104,15 +137,13 @@ class Connector:
             self._poller.modify(fd, POLLIN)
             return
         try:
-            data = sock.recv(len(self._probe))
+            data = sock.recv(self._room)
         except BlockingIOError:
             return
         received += data
-        if not data or not self._probe.startswith(received):
-            if not data:
-                raise OSError(errno.ECONNRESET, "end of file before its first echo")
-            raise CannotConnect("the server sent back other bytes than a first message had")
-        if received == self._probe:
+        if not data:
+            raise OSError(errno.ECONNRESET, "end of file before its first answer")
+        if self._whole(received):
             del self._under_way[fd]
         else:
             self._under_way[fd] = sock, received

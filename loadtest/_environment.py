@@ -21,6 +21,7 @@ from pollers import limits, system
 PACKAGES: Final = (
     "pollmark",
     "gevent",
+    "geventhttpclient",
     "hdrhistogram",
     "httptools",
     "locust",
@@ -62,6 +63,19 @@ def environment(server_cpu: str, load_cpu: str) -> dict[str, Any]:
         "limits_too_low": {one.name: one.remedy for one in limits.read() if one.enough is False},
         "network": "loopback",
     }
+
+
+def filesystem(path: Path) -> str | None:
+    """The type, device and mount point of what holds `path`: "ext4 on /dev/sda1 (/)"."""
+    place = path.resolve()
+    found = [
+        one for one in psutil.disk_partitions(all=True) if place.is_relative_to(one.mountpoint)
+    ]
+    if not found:
+        return None
+    # The last of the deepest: what was mounted over another covers it.
+    one = max(reversed(found), key=lambda one: len(one.mountpoint))
+    return f"{one.fstype} on {one.device} ({one.mountpoint})"
 
 
 def _version(package: str) -> str | None:

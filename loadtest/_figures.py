@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from loadtest._histogram import Histogram
+from loadtest._workload import ECHO, WORKLOADS
 
 #: A core's share from which on a process was limited by it.
 SATURATED: Final = 0.9
@@ -19,9 +20,9 @@ def merged(parts: list[dict[str, Any]]) -> Histogram:
     return total
 
 
-def throughput(window: list[dict[str, Any]]) -> float:
-    """Messages a second of all swarms, each over its own window."""
-    rates = (float(line["messages"] / (line["until"] - line["from"])) for line in window)
+def throughput(window: list[dict[str, Any]], what: str = "messages") -> float:
+    """Messages (or bytes) a second of all swarms, each over its own window."""
+    rates = (float(line[what] / (line["until"] - line["from"])) for line in window)
     return sum(rates)
 
 
@@ -63,17 +64,29 @@ def bound(server: float | None, client: float) -> str | None:
 
 
 def served(before: dict[str, Any], after: dict[str, Any], size: int) -> float:
-    """Messages of `size` bytes that the server read between two lines of its counters.
+    """Messages of `size` bytes that an echo server read between two lines of its counters.
 
     The client's count will not do: at a window's edges thousands of messages wait in sockets.
     """
     return float(after["received"] - before["received"]) / size
 
 
+def responses(
+    before: dict[str, Any], after: dict[str, Any], window: list[dict[str, Any]]
+) -> tuple[float, str]:
+    """Responses that a file server began between two lines of its counters, and who says so.
+
+    A peer counts none: then it is what the swarms took, scaled to the time between the lines.
+    """
+    if "requests" in before and "requests" in after:
+        return float(after["requests"] - before["requests"]), "server"
+    return throughput(window) * (after["monotonic"] - before["monotonic"]), "client"
+
+
 def server_figures(
-    before: dict[str, Any], after: dict[str, Any], size: int, cores: int = 1
+    before: dict[str, Any], after: dict[str, Any], messages: float, cores: int = 1
 ) -> dict[str, Any]:
-    """What the server spent a message, `size` bytes each, between two lines of counters.
+    """What the server spent on each of `messages` between two lines of counters.
 
     `cores` is how many it can fill; `cpu_share` is of all of them.
     """
@@ -82,7 +95,6 @@ def server_figures(
         return float(after[name] - before[name])
 
     span = after["monotonic"] - before["monotonic"]
-    messages = served(before, after, size)
     counted = before.get("kernel_calls") is not None and after.get("kernel_calls") is not None
     figures: dict[str, Any] = {
         "user_cpu_us_per_message": spent("user_cpu") * 1e6 / messages if messages else None,
@@ -91,7 +103,8 @@ def server_figures(
         "cores": cores,
         "voluntary_switches": int(spent("voluntary_switches")),
         "involuntary_switches": int(spent("involuntary_switches")),
-        "stalls": int(spent("stalls")),
+        "stalls": int(spent("stalls")) if "stalls" in after else None,
+        "longest_stall": after.get("longest_stall"),
         "kernel_calls_per_message": spent("kernel_calls") / messages
         if counted and messages
         else None,
@@ -117,9 +130,12 @@ def server_figures(
 def summary(result: dict[str, Any]) -> str:
     """A measurement in one line."""
     service = result["latency"]["service"]
+    rate = result.get("bytes_per_second")
+    units = WORKLOADS[result.get("cell", {}).get("workload", ECHO.name)].units
     line = (
-        f"measured {result['seconds']:.1f} s: {result['throughput']:.0f} messages/s, "
-        f"p50 {service['p50']:.0f} us, p99 {service['p99']:.0f} us, "
+        f"measured {result['seconds']:.1f} s: {result['throughput']:.0f} {units}/s, "
+        + (f"{rate / 1e6:.1f} MB/s, " if rate is not None else "")
+        + f"p50 {service['p50']:.0f} us, p99 {service['p99']:.0f} us, "
         f"p99.9 {service['p99.9']:.0f} us, {sum(result['errors'].values())} errors"
     )
     for name, who in (("server", "server"), ("client", "load")):

@@ -11,6 +11,8 @@ Facts about Locust's events (2.47)
     comes before the workers are told.  There the server is stopped at `quitting`.
 *   `quit` comes last, whatever happened: nothing started here is left running after it.
 *   `environment.process_exit_code` wins over Locust's own idea of the exit code.
+*   gevent counts a timer from when its loop last looked at the clock.  Importing takes a second or
+    more without it, which --run-time would be short of: so it is made to look at `init`.
 *   A SIGINT raises KeyboardInterrupt in whichever greenlet runs, and Locust's statistics printer
     takes it for its own end: the test goes on.  So here it is always thrown into the main one.
 """
@@ -33,14 +35,17 @@ from loadtest._options import BadOption, Options
 from loadtest._server import ServerError, ServerUnavailable
 from loadtest._sources import parse_url
 from loadtest._testrun import TestRun, end, own_urls
+from loadtest._users import is_swarm, unnamed, workloads_of
+from loadtest._workload import ECHO, FILE
 from pollers.limits import OTHER_FDS, raise_nofile
 
 logger = logging.getLogger(__name__)
 
 #: A worker's message to its master: the test cannot go on.
 ABORT: Final = "pollmark_abort"
-#: The user class that runs in helper processes, and that runs only where it is named.
-SWARM: Final = "EchoSwarm"
+#: The users of each workload that are measured, and the scheme of its servers' addresses.
+SWARMS: Final = {ECHO.name: "EchoSwarm", FILE.name: "FileSwarm"}
+SCHEMES: Final = {ECHO.name: "tcp", FILE.name: "http"}
 #: Exit codes: what was asked for cannot run; something broke while it ran.
 CANNOT_RUN, BROKE = 2, 1
 
@@ -74,26 +79,32 @@ def abort(environment: Environment, why: str, code: int) -> None:
 def check(environment: Environment, options: Options) -> None:
     """Raise BadOption for what the runner and the limits make impossible."""
     runner: Any = environment.runner
-    names = [user.__name__ for user in environment.user_classes]
-    if options.measurement_out and (isinstance(runner, MasterRunner) or SWARM not in names):
+    swarms = [is_swarm(user) for user in environment.user_classes]
+    if options.measurement_out and (isinstance(runner, MasterRunner) or not any(swarms)):
         raise BadOption(
-            f"--measurement-out measures {SWARM} in one Locust process: name it, "
-            "and leave out --processes, --master and --worker"
+            f"--measurement-out measures {SWARMS[options.workload]} in one Locust process: name "
+            "it, and leave out --processes, --master and --worker"
+        )
+    alone = swarms == [True] and runner.target_user_count == 1
+    if options.cache == "cold" and (isinstance(runner, MasterRunner) or not alone):
+        raise BadOption(
+            "--cache cold is for one FileSwarm, whose helper evicts the files: name it alone, "
+            "with -u 1, and leave out --processes, --master and --worker"
         )
     given = environment.host if environment.host not in own_urls else None
     if given:
         try:
-            parse_url(given)
+            parse_url(given, SCHEMES[options.workload])
         except ValueError as error:
             raise BadOption(f"--host {error}") from error
     nofile, _ = raise_nofile()
     largest = nofile - OTHER_FDS
-    if len(names) != 1:
+    if len(swarms) != 1:
         return
-    each = options.connections if names == [SWARM] else 1
+    each = options.connections + options.slow_readers if swarms == [True] else 1
     nodes = runner.worker_count if isinstance(runner, MasterRunner) else 1
     users = runner.target_user_count
-    in_one = each if names == [SWARM] else math.ceil(users / max(nodes, 1))
+    in_one = each if swarms == [True] else math.ceil(users / max(nodes, 1))
     whole = 0 if given else users * each / options.workers
     if in_one > largest or whole > largest:
         raise BadOption(
@@ -122,12 +133,13 @@ def install() -> None:
 
 
 def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
+    gevent.get_hub().loop.update_now()
     main = gevent.getcurrent()
     gevent.signal_handler(signal.SIGINT, lambda: gevent.kill(main, KeyboardInterrupt))
     options: Any = environment.parsed_options
     if not options.user_classes and not options.class_picker:
-        named = [user for user in environment.user_classes if user.__name__ != SWARM]
-        environment.user_classes[:] = named or environment.user_classes
+        usual = unnamed(environment.user_classes, options.server)
+        environment.user_classes[:] = usual or environment.user_classes
     if isinstance(runner, MasterRunner):
         runner.register_message(
             ABORT, lambda environment, msg: abort(environment, msg.data["why"], msg.data["code"])
@@ -137,11 +149,16 @@ def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
 def _on_test_start(environment: Environment, **_: Any) -> None:
     environment.process_exit_code = None
     try:
-        options = _options.read(environment.parsed_options)  # type: ignore[arg-type]
+        parsed: Any = environment.parsed_options
+        worker = isinstance(environment.runner, WorkerRunner)
+        # A worker may know more classes than run, but gets its master's options.
+        workloads = {parsed.workload} if worker else workloads_of(environment.user_classes)
+        options = _options.read(parsed, workloads)
+        parsed.workload = options.workload
         _tests[environment] = test = TestRun(
             environment, options, lambda why: abort(environment, why, BROKE)
         )
-        if not isinstance(environment.runner, WorkerRunner):
+        if not worker:
             check(environment, options)
         else:
             raise_nofile()
@@ -156,7 +173,9 @@ def _on_spawning_complete(user_count: int, **_: Any) -> None:
     for environment, test in list(_tests.items()):
         if test.local:
             assert environment.runner is not None
-            test.begin_measurement(environment.runner.user_classes_count.get(SWARM, 0))
+            counts = environment.runner.user_classes_count
+            swarms = {user.__name__ for user in environment.user_classes if is_swarm(user)}
+            test.begin_measurement(sum(counts.get(name, 0) for name in swarms))
 
 
 def _on_test_stopping(environment: Environment, **_: Any) -> None:

@@ -30,6 +30,7 @@ from loadtest._figures import (
     client_share,
     fairness_of,
     merged,
+    responses,
     served,
     server_figures,
     throughput,
@@ -38,6 +39,7 @@ from loadtest._kernelcount import KernelCalls
 from loadtest._options import Options
 from loadtest._server import Server
 from loadtest._swarm_link import CONNECT_TIMEOUT, SwarmLink
+from loadtest._workload import FILE
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ SCHEMA: Final = 1
 LEAD, PATIENCE = 0.05, 10.0
 #: Seconds of the window in which system calls are counted.
 COUNTING: Final = 0.5
+#: The part of the evicted pages, as far as was looked, that must have been gone.
+KEPT_COLD: Final = 0.95
 #: The part of a schedule that must have been answered for it to count as kept.
 KEPT: Final = 0.99
 
@@ -116,7 +120,9 @@ class Measurement:
             "warm_up": warm_up,
         }
         if server:
-            figures = server_figures(before, after, self._options.message_size, server.cores())
+            messages, counted_by = self._served(before, after, window)
+            figures = server_figures(before, after, messages, server.cores())
+            figures["messages_counted_by"] = counted_by
             if calls is None:  # then the poller's own, without those that move bytes
                 calls, source = figures["kernel_calls_per_message"], "adapter"
             figures["kernel_calls_per_message"] = calls
@@ -161,12 +167,12 @@ class Measurement:
             if calls.read() is None:
                 self._notes.append(f"system calls not counted by the kernel: {calls.reason}")
                 return None, None
-            first, _, last = self._window(
+            first, window, last = self._window(
                 links, lambda: server.counters() | {"calls": calls.read()}, COUNTING
             )
         finally:
             calls.close()
-        messages = served(first, last, self._options.message_size)
+        messages, _ = self._served(first, last, window)
         return (last["calls"] - first["calls"]) / messages if messages else None, "tracepoint"
 
     def _read(self) -> dict[str, Any]:
@@ -194,6 +200,14 @@ class Measurement:
         after = read()
         self._wait("measured", len(links), PATIENCE)
         return before, list(self._lines["measured"].values()), after
+
+    def _served(
+        self, before: dict[str, Any], after: dict[str, Any], window: list[dict[str, Any]]
+    ) -> tuple[float, str]:
+        """How many messages the server served between two looks at it, and who counted them."""
+        if self._options.workload == FILE.name:
+            return responses(before, after, window)
+        return served(before, after, self._options.message_size), "server"
 
     # -- parts of the result
 
@@ -223,6 +237,26 @@ class Measurement:
             "errors": dict(self._errors),
             "latency": {"service": service.summary(), "intended": intended.summary()},
             "fairness": fairness_of(window),
+            **(self._files(window) if self._options.workload == FILE.name else {}),
+        }
+
+    def _files(self, window: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a load of files observed besides."""
+        labels = dict.fromkeys(label for line in window for label in line["sizes"])
+        probed, cold = (sum(line[name] for line in window) for name in ("probed", "cold"))
+        if cold < KEPT_COLD * probed:
+            self._notes.append("not cold: the page cache kept part of what was evicted")
+        return {
+            "bytes": sum(line["bytes"] for line in window),
+            "bytes_per_second": throughput(window, "bytes"),
+            "compared": sum(line["compared"] for line in window),
+            "cold": {"probed": probed, "cold": cold} if self._options.cache == "cold" else None,
+            "sizes": {
+                label: merged(
+                    [line["sizes"][label] for line in window if label in line["sizes"]]
+                ).summary()
+                for label in labels
+            },
         }
 
     def _client(
@@ -247,7 +281,7 @@ class Measurement:
         empty = self._rss_empty
         known = empty is not None and loaded is not None
         grown = (loaded or 0) - (empty or 0)
-        connections = self._options.connections * swarms
+        connections = (self._options.connections + self._options.slow_readers) * swarms
         return {
             "rss_empty_kib": empty,
             "rss_loaded_kib": loaded,

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pollers
+from loadtest._peers import PEERS
 from loadtest._schedule import parse_active
+from loadtest._site import CACHES, Size, parse_mix
+from loadtest._workload import ECHO, FILE
 from pollers import system
 
 AUTO: Final = "auto"
-SERVERS: Final = ("echo",)
+#: What can be started, and which workload loads it.
+SERVERS: Final = {"echo": ECHO.name, "file": FILE.name, "nginx": FILE.name}
 LOOPS: Final = ("reactor", "asyncio", "uvloop", "trio")
-BACKENDS: Final = ("copy", "splice")
+#: How the servers of each workload can move bytes.
+BACKENDS: Final = {ECHO.name: ("copy", "splice"), FILE.name: ("copy", "sendfile", "splice", "aio")}
+ALL_BACKENDS: Final = tuple(dict.fromkeys(name for names in BACKENDS.values() for name in names))
+#: The users of each workload, for who named an impossible mix.
+USERS: Final = {ECHO.name: "EchoUser or EchoSwarm", FILE.name: "FileUser or FileSwarm"}
+MIX: Final = "1k:70,16k:20,256k:9,4m:1"
 LARGEST_MESSAGE: Final = 8 << 20
 #: Set in Locust's environment these reach the server, change what it does, and are reported.
 REPORTED_ENV: Final = ("UV_USE_IO_URING",)
@@ -33,6 +43,7 @@ class BadOption(ValueError):
 class Options:
     """The options, checked."""
 
+    workload: str
     server: str
     loop: str
     poller: str
@@ -41,6 +52,12 @@ class Options:
     server_host: str
     server_port: int
     message_size: int
+    mix: tuple[Size, ...]
+    cache: str
+    #: Where the files are written and left; "": in a temporary directory, and removed.
+    file_root: str
+    slow_readers: int
+    slow_rate: float
     think_time: float
     connections: int
     active: int
@@ -56,7 +73,10 @@ class Options:
 
     def cell(self) -> dict[str, Any]:
         """What is measured, in the words of the measurement's JSON."""
+        files = self.workload == FILE.name
+        size = self.mix[0].size if len(self.mix) == 1 else None
         return {
+            "workload": self.workload,
             "server": self.server,
             "loop": self.loop,
             "poller": self.poller,
@@ -64,7 +84,10 @@ class Options:
             "workers": self.workers,
             "connections": self.connections,
             "active": self.active,
-            "size": self.message_size,
+            "size": size if files else self.message_size,
+            "mix": {one.label: one.weight for one in self.mix} if files else None,
+            "cache": self.cache if files else None,
+            "slow_readers": self.slow_readers if files else 0,
             "rate": self.rate or None,
             "pipeline": self.pipeline,
             "env": {name: os.environ[name] for name in REPORTED_ENV if name in os.environ},
@@ -75,22 +98,37 @@ def add(parser: Any) -> None:
     """Add the options to Locust's parser."""
     option = parser.add_argument
     names = [AUTO, *pollers.names()]
-    option("--server", choices=SERVERS, default="echo", help="Server to start, load and stop")
+    option(
+        "--server",
+        choices=[AUTO, *SERVERS],
+        default=AUTO,
+        help="Server to start, load and stop; auto: the one that the users are for",
+    )
     option("--loop", choices=LOOPS, default="reactor", help="Who calls in the server")
     option("--poller", choices=names, default=AUTO, help="Poller of the server's reactor")
-    option("--backend", choices=BACKENDS, default="copy", help="How the server moves bytes")
+    option("--backend", choices=ALL_BACKENDS, default="copy", help="How the server moves bytes")
     option("--workers", type=int, default=1, help="Processes of the server")
     option("--server-host", default="127.0.0.1", help="Address that the server listens on")
     option("--server-port", type=int, default=0, help="Port of the server; 0: any free one")
     option("--message-size", type=int, default=64, help="Bytes of a message")
-    option("--think-time", type=float, default=1.0, help="EchoUser: seconds between messages")
-    option("--swarm-connections", type=int, default=1000, help="Connections of one EchoSwarm user")
+    option("--file-mix", default=MIX, help="Sizes of files, each with its share of the requests")
+    option("--cache", choices=CACHES, default="hot", help="cold: evict files before each request")
+    option(
+        "--file-root",
+        default="",
+        metavar="DIR",
+        help="Write the files to DIR and leave them there; what a server named by -H must serve",
+    )
+    option("--slow-readers", type=int, default=0, help="Connections besides that read slowly")
+    option("--slow-rate", type=float, default=16384.0, help="Bytes a second of a slow reader")
+    option("--think-time", type=float, default=1.0, help="Seconds between messages of one user")
+    option("--swarm-connections", type=int, default=1000, help="Connections of one swarm user")
     option("--swarm-active", default="100%", help="How many of them send: a number or n%")
     option(
         "--swarm-rate",
         type=float,
         default=0.0,
-        help="Messages a second of one EchoSwarm user, at fixed times; 0: as fast as answered",
+        help="Messages a second of one EchoSwarm, at fixed times; 0: as fast as answered",
     )
     option("--swarm-pipeline", type=int, default=1, help="Messages in flight on a connection")
     option("--swarm-poller", choices=names, default=AUTO, help="Poller of the swarm itself")
@@ -113,12 +151,12 @@ def add(parser: Any) -> None:
         default="",
         metavar="FILE",
         include_in_web_ui=False,
-        help="Write the measurement of EchoSwarm as JSON to FILE",
+        help="Write the measurement of a swarm as JSON to FILE",
     )
 
 
-def read(parsed: Namespace) -> Options:
-    """Check what was parsed.  Raises BadOption."""
+def read(parsed: Namespace, workloads: Iterable[str] = (ECHO.name,)) -> Options:
+    """Check what was parsed; `workloads` are what the users are for.  Raises BadOption."""
     connections = _at_least(parsed, "swarm_connections", 1)
     try:
         active = parse_active(parsed.swarm_active, connections)
@@ -129,15 +167,33 @@ def read(parsed: Namespace) -> Options:
         _cores(parsed, "server_cpu"), _cores(parsed, "load_cpu"), system.cores(), workers
     )
     names = (AUTO, *pollers.names())
+    workload, server = _server(parsed, set(workloads))
+    if workload == FILE.name:
+        _refuse(parsed, "is EchoSwarm's: leave it out", swarm_rate=0, swarm_pipeline=1)
+    else:
+        _refuse(parsed, "is for FileSwarm: leave it out", cache="hot", slow_readers=0)
+    if server in PEERS:
+        why = f"is chosen by {server} itself: leave it out"
+        _refuse(parsed, why, loop="reactor", poller=AUTO, backend="copy")
+    try:
+        mix = parse_mix(parsed.file_mix)
+    except ValueError as error:
+        raise BadOption(f"--file-mix: {error}") from error
     return Options(
-        server=_one_of(parsed, "server", SERVERS),
+        workload=workload,
+        server=server,
         loop=_one_of(parsed, "loop", LOOPS),
         poller=_one_of(parsed, "poller", names),
-        backend=_one_of(parsed, "backend", BACKENDS),
+        backend=_one_of(parsed, "backend", BACKENDS[workload]),
         workers=workers,
         server_host=parsed.server_host,
         server_port=_at_least(parsed, "server_port", 0, 65535),
         message_size=_at_least(parsed, "message_size", 1, LARGEST_MESSAGE),
+        mix=mix,
+        cache=_one_of(parsed, "cache", CACHES),
+        file_root=parsed.file_root,
+        slow_readers=_at_least(parsed, "slow_readers", 0),
+        slow_rate=_at_least(parsed, "slow_rate", 1),
         think_time=_at_least(parsed, "think_time", 0),
         connections=connections,
         active=active,
@@ -165,6 +221,31 @@ def share_cores(
     if load is None:
         load = [core for core in allowed if core not in server] if server else []
     return server, load
+
+
+def _server(parsed: Namespace, workloads: set[str]) -> tuple[str, str]:
+    """The workload and the server that the users and --server agree on.  Raises BadOption."""
+    asked = _one_of(parsed, "server", (AUTO, *SERVERS))
+    if len(workloads) > 1:
+        each = ", or ".join(USERS[name] for name in sorted(workloads))
+        raise BadOption(f"one test loads one kind of server: name {each}, not both kinds")
+    (workload,) = workloads
+    if asked == AUTO:
+        return workload, workload
+    if SERVERS[asked] != workload:
+        raise BadOption(
+            f"--server {asked} is loaded by {USERS[SERVERS[asked]]}, and the users are for "
+            f"--server {workload}: name such a user (or start with --class-picker), or leave "
+            "--server out"
+        )
+    return workload, asked
+
+
+def _refuse(parsed: Namespace, why: str, **usual: Any) -> None:
+    """Raise BadOption for the first of these options that is not as usual."""
+    for name, value in usual.items():
+        if getattr(parsed, name) != value:
+            raise BadOption(f"{_flag(name)} {why}")
 
 
 def _cores(parsed: Namespace, name: str) -> list[int] | None:

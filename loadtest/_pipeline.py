@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Final
 
-from loadtest._exchange import CLOSED, EVENTS, GATHER, READ, WRONG, Exchange
+from loadtest._block import CLOSED, EVENTS, GATHER, READ, WRONG
+from loadtest._exchange import Exchange
 from loadtest._schedule import Schedule
 from pollers.base import POLLIN, Capability, Poller
 

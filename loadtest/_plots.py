@@ -10,9 +10,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from loadtest import _verdict
+from loadtest import _verdict, _workload
 from loadtest._cells import BASELINE, CONTROL
-from loadtest._table import ordered
+from loadtest._table import against, ordered
 
 INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 BETTER, WORSE, SAME = "#0b7a4b", "#c0392b", "#52606d"
@@ -40,8 +40,9 @@ def ratios(load: Mapping[str, Any]) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 0.34 * len(rows) + 1.1), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _ratio_panel(left, rows, "ratio", "throughput, x epoll  (right is better)")
-        _ratio_panel(right, rows, "cost", "server CPU per message, x epoll  (left is better)")
+        versus, unit = against(load), _workload.of(load).unit
+        _ratio_panel(left, rows, "ratio", f"throughput, {versus}  (right is better)")
+        _ratio_panel(right, rows, "cost", f"server CPU per {unit}, {versus}  (left is better)")
         _labels(left, rows)
         return _svg(figure)
 
@@ -74,7 +75,8 @@ def latencies(load: Mapping[str, Any]) -> str:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-        axes.set_xlabel("milliseconds from send to the last byte of the echo", loc="left")
+        answer = _workload.of(load).answer
+        axes.set_xlabel(f"milliseconds from send to {answer}", loc="left")
         axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
         _tidy(axes)
         _labels(axes, rows)

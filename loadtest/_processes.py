@@ -4,7 +4,8 @@ What this file is
 -----------------
 Locust starts a server and a swarm; each sits in a process group of its own, so that a signal to
 Locust's group does not reach them.  What they share is the environment: every process of a run
-carries a token in the variable `MARK`, and is found by it even when its parent has gone.
+carries a token in the variable `MARK`, and is found by it even when its parent has gone.  One that
+hides its environment, as nginx does, is found by its parent, before any of them is killed.
 
 Stopping is SIGTERM to Locust, which stops its server in order; what is left after `PATIENCE`
 seconds is killed, and then it is looked again.  A result that was written ends the patience: some
@@ -102,10 +103,17 @@ async def _end(process: trio.Process, token: str, patience: float) -> None:
 
 
 def marked(token: str) -> list[psutil.Process]:
-    """Every living process that carries this token, whoever its parent is."""
-    found = []
+    """Every living process that carries this token, whoever its parent is, and its descendants."""
+    found: dict[int, psutil.Process] = {}
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if one.environ().get(MARK) == token and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one)
-    return found
+            if one.environ().get(MARK) == token:
+                found |= {each.pid: each for each in (one, *one.children(recursive=True))}
+    return [one for one in found.values() if _lives(one)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadtest import _plots, _table, _verdict
+from loadtest import _plots, _table, _verdict, _workload
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,6 +34,8 @@ def render(results: Mapping[str, Any]) -> str:
         options=[(name, _words(value)) for name, value in results["options"].items()],
         seed=results["seed"],
         started=results["started"],
+        words=_workload.of(results),
+        versus=_table.against(analysis["loads"][0]) if analysis["loads"] else "",
     )
 
 
@@ -43,13 +45,14 @@ def _load(load: Mapping[str, Any]) -> dict[str, Any]:
     with_figures = _table.ordered(load)
     return {
         "title": load["title"],
-        "cost": basis == "cost",
+        "headings": [text.split("\n") for text in _table.headings(load)],
+        "versus": _table.against(load),
         "headline": headline,
         "others": others,
         "ratios": Markup(_plots.ratios(load)),  # our own SVG, which escapes its text
         "latencies": Markup(_plots.latencies(load)),
         "rows": [
-            {"cells": _table.line(one, basis), "look": _table.look(one, basis)}
+            {"cells": _table.line(one, load), "look": _table.look(one, basis)}
             for one in with_figures
         ],
         "without": [one for one in load["rows"] if one["status"] not in ("ok", "client-bound")],

@@ -14,33 +14,32 @@ import contextlib
 import json
 import logging
 import os
-import random
 import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import gevent
 import psutil
-from gevent import socket, subprocess
+from gevent import subprocess
 from gevent.event import AsyncResult
 from gevent.queue import Empty, Queue
 
 from loadtest._options import AUTO, Options
-from loadtest._sources import resolve
 
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT: Final = 20.0
 COUNTERS_TIMEOUT: Final = 10.0
-VERIFY_TIMEOUT: Final = 10.0
 #: Seconds that a server has for connections that are still open at SIGTERM.
 DRAIN: Final = 2.0
+#: A file server's limits, which are not what is measured: connections that it takes at least, some
+#: for who looks at it besides, and seconds between two requests of one.
+LEAST_LIMIT, SPARE, IDLE = 10_000, 64, 3600
 #: Seconds after SIGTERM before the leash is let go.
 STOP_TIMEOUT: Final = DRAIN + 3.0
-#: Bytes of the echoes that are asked for before a load begins; some more are random.
-SIZES: Final = (1, 2, 63, 64, 65, 1000, 4096, 65_537, 200_000)
 
 
 class ServerError(Exception):
@@ -51,8 +50,8 @@ class ServerUnavailable(ServerError):
     """The server says that what was asked for cannot run here."""
 
 
-def command(options: Options) -> list[str]:
-    """The command line of the server that `options` ask for."""
+def command(options: Options, root: Path | None = None) -> list[str]:
+    """The command line of the server that `options` ask for; `root` is a file server's."""
     words = [sys.executable, "-m", f"servers.{options.server}"]
     words += ["--host", options.server_host, "--port", str(options.server_port)]
     words += ["--loop", options.loop, "--backend", options.backend]
@@ -61,6 +60,10 @@ def command(options: Options) -> list[str]:
         words += ["--poller", options.poller]
     if options.server_cpus:
         words += ["--cpu", ",".join(map(str, options.server_cpus))]
+    if root is not None:
+        most = max(LEAST_LIMIT, options.connections + options.slow_readers + SPARE)
+        words += ["--root", str(root), "--max-connections", str(most)]
+        words += ["--keep-alive-timeout", str(IDLE)]
     return words
 
 
@@ -70,7 +73,9 @@ class Server:
     def __init__(self, words: Sequence[str], on_death: Callable[[str], None]) -> None:
         """`on_death` is called with one line if the process ends and was not asked to."""
         self.ready: dict[str, Any] = {}
-        self._words = [sys.executable, "-m", "loadtest._leash", *words]
+        self._words = words
+        #: Whether there is a process to stop.
+        self.launched = False
         self._on_death = on_death
         self._lines: Queue[dict[str, Any] | None] = Queue()
         self._errors: deque[str] = deque(maxlen=20)
@@ -89,24 +94,38 @@ class Server:
 
     def start(self) -> dict[str, Any]:
         """Start the process; return its ready line.  Raises ServerUnavailable or ServerError."""
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            self._words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-        )
-        self._readers = [gevent.spawn(self._read_errors), gevent.spawn(self._read_lines)]
+        self.launch(self._words)
         try:
             ready: dict[str, Any] | None = self._lines.get(timeout=START_TIMEOUT)
         except Empty:
-            self.stop()
+            self.stop_process()
             raise ServerError(
                 f"the server did not say that it is ready within {START_TIMEOUT:g} s"
             ) from None
         if ready is None or not ready.get("ready"):
             code = self._ended.get(timeout=STOP_TIMEOUT)
             kind = ServerUnavailable if code == 2 else ServerError
-            raise kind(self._last_error() or f"the server ended with exit code {code}")
+            raise kind(self.last_error() or f"the server ended with exit code {code}")
         self.ready = ready
         return ready
+
+    def launch(self, words: Sequence[str]) -> None:
+        """Run `words` on a leash and take what it says."""
+        self._ended, self._lines, self.launched = AsyncResult(), Queue(), True
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "loadtest._leash", *words],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+        )
+        self._readers = [gevent.spawn(self._read_errors), gevent.spawn(self._read_lines)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process that was launched last has ended."""
+        return bool(self._ended.ready())
 
     def counters(self) -> dict[str, Any]:
         """Ask for the counters so far.  Raises ServerError where none come."""
@@ -137,11 +156,16 @@ class Server:
         return min(len(self.pids), len(usable) or len(self.pids))
 
     def stop(self) -> dict[str, Any] | None:
-        """End the process; return its last counters, or None where it gave none.
-
-        SIGTERM first; after `STOP_TIMEOUT` seconds the leash is let go, which ends in SIGKILL.
-        """
+        """End the process; return its last counters, or None where it gave none."""
         self._stopping = True
+        self.stop_process()
+        last = None
+        while not self._lines.empty():
+            last = self._lines.get() or last
+        return last
+
+    def stop_process(self) -> None:
+        """SIGTERM; after `STOP_TIMEOUT` seconds the leash is let go, which ends in SIGKILL."""
         if self.ready and not self._ended.ready():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(self.ready["pid"]), signal.SIGTERM)
@@ -152,10 +176,6 @@ class Server:
             self._process.kill()
             self._ended.wait()
         gevent.joinall(self._readers)
-        last = None
-        while not self._lines.empty():
-            last = self._lines.get() or last
-        return last
 
     def _read_lines(self) -> None:
         """Take its lines as they come; at their end say so."""
@@ -171,7 +191,7 @@ class Server:
         self._lines.put(None)
         if self.ready and not self._stopping:
             how = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
-            said = self._last_error()
+            said = self.last_error()
             self._on_death(
                 f"the server (pid {self.ready['pid']}) died in mid-run: {how}"
                 + (f"; it said: {said}" if said else "")
@@ -185,39 +205,6 @@ class Server:
                 logger.info("server: %s", text)
         self._process.stderr.close()
 
-    def _last_error(self) -> str:
+    def last_error(self) -> str:
+        """The last line that it wrote to stderr; "" where there is none."""
         return next((line for line in reversed(self._errors) if line), "")
-
-
-def verify(url: str) -> None:
-    """Have random messages of many sizes echoed.  Raises ServerError at the first wrong byte."""
-    sizes = [*SIZES, *(random.randint(1, 100_000) for _ in range(4))]
-    random.shuffle(sizes)
-    with gevent.Timeout(VERIFY_TIMEOUT, False):
-        try:
-            with socket.create_connection(resolve(url)) as sock:
-                for size in sizes:
-                    _verify_one(sock, random.randbytes(size))
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ServerError(f"{url} cannot be verified: {why}") from error
-        return
-    raise ServerError(f"{url} cannot be verified: no whole echo within {VERIFY_TIMEOUT:g} s")
-
-
-def _verify_one(sock: Any, message: bytes) -> None:
-    sender = gevent.spawn(sock.sendall, message)
-    received = bytearray()
-    try:
-        while len(received) < len(message):
-            data = sock.recv(65536)
-            if not data:
-                raise ServerError(
-                    f"the server closed the connection after {len(received)} of {len(message)} "
-                    "bytes: it does not echo"
-                )
-            received += data
-        if received != message:
-            raise ServerError(f"the server sent other bytes back than the {len(message)} it got")
-    finally:
-        sender.kill()

@@ -25,18 +25,20 @@ COUNT: Final = 16
 IP_BIND_ADDRESS_NO_PORT: Final[int] = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 
 
-def parse_url(url: str) -> tuple[str, int]:
-    """Host and port of tcp://host:port.  Raises ValueError with one line."""
-    scheme, _, rest = url.strip().rstrip("/").partition("://")
+def parse_url(url: str, scheme: str = "tcp") -> tuple[str, int]:
+    """Host and port of scheme://host:port.  Raises ValueError with one line."""
+    given, _, rest = url.strip().rstrip("/").partition("://")
     host, _, port = rest.rpartition(":")
-    if scheme != "tcp" or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{url!r} is not the address of a server: give it as tcp://host:port")
+    if given != scheme or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"{url!r} is not the address of a server: give it as {scheme}://host:port"
+        )
     return host, int(port)
 
 
-def resolve(url: str) -> tuple[str, int]:
-    """The IPv4 address and port of tcp://host:port, looked up once.  Raises ValueError."""
-    host, port = parse_url(url)
+def resolve(url: str, scheme: str = "tcp") -> tuple[str, int]:
+    """The IPv4 address and port of scheme://host:port, looked up once.  Raises ValueError."""
+    host, port = parse_url(url, scheme)
     try:
         return socket.gethostbyname(host), port
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The helper process of one EchoSwarm user: `python -m loadtest._swarm`.
+"""The helper process of one swarm user: `python -m loadtest._swarm`.
 
 What this file is
 -----------------
@@ -29,17 +29,12 @@ import os
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Final
 
-import pollers
-from loadtest._connect import CannotConnect, Connector
-from loadtest._exchange import Exchange, Recorder, payloads
-from loadtest._pipeline import Pipeline
-from loadtest._schedule import WINDOWS, Schedule, Steadiness, active_slots, fairness
-from loadtest._sources import Sources, resolve
-from pollers.base import Poller
-from pollers.limits import OTHER_FDS, raise_nofile
+from loadtest._block import Block, Recorder
+from loadtest._connect import CannotConnect
+from loadtest._schedule import WINDOWS, Steadiness, active_slots, fairness
+from loadtest._swarm_config import Config, Failed, create_poller, make_load
 
 #: Seconds between looks at stdin and at the clock.
 TICK: Final = 0.005
@@ -49,54 +44,6 @@ SAMPLE: Final = 1.0
 #: holds the WINDOWS that the test needs, and some more to try again.
 WINDOW: Final = 0.1
 TRIES: Final = WINDOWS + 4
-#: Seconds between the last connect and the first message of a schedule.
-LEAD: Final = 0.01
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the swarm is to do."""
-
-    url: str
-    connections: int
-    active: int
-    size: int
-    #: Messages a second; 0 for a closed loop.
-    rate: float
-    #: Messages in flight on a connection.
-    pipeline: int
-    #: A poller's name, or "auto" for the first that is available.
-    poller: str
-    seed: int
-    connect_timeout: float
-    #: Seconds after which a connection without its echo is given up.
-    reply_timeout: float
-
-
-class Failed(Exception):
-    """The swarm cannot run; `str()` is one line: what, why, what to do."""
-
-
-def create_poller(name: str) -> Poller:
-    """The poller called `name`; "auto" is the first available that is no emulation."""
-    if name == "auto":
-        found = (pollers.probe(known) for known in pollers.names())
-        name = next((one.name for one in found if one.available and not one.emulated), "poll")
-    try:
-        return pollers.create(name)
-    except (pollers.UnknownPoller, pollers.Unavailable) as error:
-        raise Failed(str(error)) from error
-
-
-def check_fds(connections: int) -> None:
-    """Raise Failed unless the fd limit, raised as far as it goes, allows `connections`."""
-    soft, _ = raise_nofile()
-    largest = soft - OTHER_FDS
-    if connections > largest:
-        raise Failed(
-            f"{connections} connections do not fit in one process's {soft} file descriptors: "
-            f"use at most {largest}, or raise the limit (ulimit -n {connections + OTHER_FDS})"
-        )
 
 
 class Orders:
@@ -105,23 +52,31 @@ class Orders:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._rest = b""
+        self._kept: list[dict[str, Any]] = []
         self.ended = False
 
     def take(self) -> list[dict[str, Any]]:
         """The commands that have come since the last call."""
+        taken, self._kept = self._kept, []
         try:
             data = os.read(self._fd, 65536)
         except BlockingIOError:
-            return []
+            return taken
         self.ended = not data
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return taken + [json.loads(line) for line in lines]
+
+    def first(self) -> dict[str, Any] | None:
+        """Wait for the first line; None where none comes.  What came with it is kept."""
+        while not self._kept and not self.ended:
+            self._kept = self.take()  # blocks, as stdin still does
+        return self._kept.pop(0) if self._kept else None
 
 
 class Swarm:
     """The connections, driven until stdin ends."""
 
-    def __init__(self, exchange: Exchange, orders: Orders, reply_timeout: float) -> None:
+    def __init__(self, exchange: Block, orders: Orders, reply_timeout: float) -> None:
         self._exchange = exchange
         self._orders = orders
         self._reply_timeout = reply_timeout
@@ -210,7 +165,7 @@ class Swarm:
         self._measure.popleft()
         if self._window is None:
             self._sample(now)
-            self._window = Recorder(self._exchange.fds, self._exchange.scheduled)
+            self._window = self._exchange.recorder()
             self._window_from, self._cpu_from = now, time.process_time()
         else:
             self._end_window(now)
@@ -222,7 +177,7 @@ class Swarm:
         say(
             "measured",
             **{"from": self._window_from, "until": now},
-            **report(window),
+            **window.as_dict(),
             cpu_seconds=time.process_time() - self._cpu_from,
             fairness=fairness(window.served[self._exchange.active].tolist()),
         )
@@ -232,18 +187,8 @@ class Swarm:
         self._total += recorder.messages
         if self._window is not None:
             self._window.add(recorder)
-        say("sample", **{"from": self._from, "until": now}, **report(recorder))
+        say("sample", **{"from": self._from, "until": now}, **recorder.as_dict())
         self._from = now
-
-
-def report(recorder: Recorder) -> dict[str, Any]:
-    """A recorder's part of a line."""
-    return {
-        "messages": recorder.messages,
-        "service": recorder.service.to_json(),
-        "intended": recorder.intended.to_json() if recorder.intended is not None else None,
-        "errors": dict(recorder.errors),
-    }
 
 
 def say(event: str, **what: Any) -> None:
@@ -253,18 +198,15 @@ def say(event: str, **what: Any) -> None:
 
 def drive(config: Config, orders: Orders) -> None:
     """Open the connections, drive them until stdin ends, close them.  Raises Failed."""
-    check_fds(config.connections)
     started = time.monotonic()
+    load = make_load(config)
     with create_poller(config.poller) as poller:
-        probe = payloads(min(config.size, 4096), config.seed)[0]
         try:
-            address = resolve(config.url)
-            sockets = Connector(
-                poller, address, Sources(address[0]), config.connections, probe
-            ).run(config.connect_timeout)
+            sockets = load.connect(poller)
+            slots = active_slots(config.connections, config.active)
+            exchange = load.exchange(poller, sockets, slots)
         except (CannotConnect, ValueError) as error:
             raise Failed(str(error)) from error
-        slots = active_slots(config.connections, config.active)
         say(
             "connected",
             connections=len(sockets),
@@ -272,14 +214,6 @@ def drive(config: Config, orders: Orders) -> None:
             poller=poller.name,
             seconds=time.monotonic() - started,
         )
-        common = poller, sockets, slots, config.size, config.seed
-        exchange: Exchange
-        if config.pipeline == 1 and not config.rate:
-            exchange = Exchange(*common)
-        else:
-            start = time.monotonic_ns() + int(LEAD * 1e9)
-            schedule = Schedule(config.rate, len(slots), start) if config.rate and slots else None
-            exchange = Pipeline(*common, depth=config.pipeline, schedule=schedule)
         try:
             Swarm(exchange, orders, config.reply_timeout).run()
         finally:
@@ -291,13 +225,11 @@ def main() -> int:
     """Read the configuration and run; the exit code is 1 where the swarm could not."""
     orders = Orders(sys.stdin.fileno())
     try:
-        first: list[dict[str, Any]] = []
-        while not first and not orders.ended:
-            first = orders.take()  # blocks, as stdin still does
+        first = orders.first()
         os.set_blocking(sys.stdin.fileno(), False)
-        if not first:
-            raise Failed("no configuration on stdin: Locust's EchoSwarm starts this process")
-        drive(Config(**first[0]), orders)
+        if first is None:
+            raise Failed("no configuration on stdin: Locust's swarm users start this process")
+        drive(Config(**first), orders)
     except Failed as error:
         say("failed", why=str(error))
         return 1

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import gevent
@@ -27,8 +28,11 @@ CONNECT_TIMEOUT: Final = 60.0
 REPLY_TIMEOUT: Final = 30.0
 
 
-def config(options: Options, url: str, seed: int) -> dict[str, Any]:
-    """The helper's configuration (`_swarm.Config`) for a server at `url`."""
+def config(options: Options, url: str, seed: int, root: Path | None) -> dict[str, Any]:
+    """The helper's configuration (`_swarm_config.Config`) for a server at `url`.
+
+    `root` is where the files are, if there are any and it is known here.
+    """
     return {
         "url": url,
         "connections": options.connections,
@@ -40,6 +44,12 @@ def config(options: Options, url: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "connect_timeout": CONNECT_TIMEOUT,
         "reply_timeout": REPLY_TIMEOUT,
+        "workload": options.workload,
+        "mix": ",".join(f"{one.label}:{one.weight}" for one in options.mix),
+        "cache": options.cache,
+        "root": str(root or ""),
+        "slow_readers": options.slow_readers,
+        "slow_rate": options.slow_rate,
     }
 
 

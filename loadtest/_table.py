@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loadtest import _verdict
+from loadtest import _verdict, _workload
 from loadtest._cells import BASELINE, CONTROL
 
 
@@ -17,19 +17,47 @@ def ordered(load: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(rows, key=lambda one: place.get(one["key"], len(place)))
 
 
-def line(one: Mapping[str, Any], basis: str | None) -> list[str]:
+def headings(load: Mapping[str, Any]) -> list[str]:
+    """What stands above `line`, in two lines where there is a newline."""
+    words, versus = _workload.of(load), against(load)
+    made = [
+        "",
+        f"CPU {versus}\n[low, high]" if load["basis"] == "cost" else f"{versus}\n[low, high]",
+        f"{words.units}/s",
+        "p50 / p99 / p99.9\nms",
+        f"CPU us/{words.unit}\nuser + system",
+        "KiB per\nconnect.",
+        f"calls\n/{words.unit}",
+        "events\n/wakeup",
+        "bound",
+    ]
+    if words.shows_bytes:
+        made.insert(3, "MB/s")
+    return made
+
+
+def line(one: Mapping[str, Any], load: Mapping[str, Any]) -> list[str]:
     """One row's figures, as the terminal and the report print them."""
-    return [
+    counted = one["kernel_calls_source"] == "adapter"
+    made = [
         one["label"],
-        standing(one, basis),
+        standing(one, load["basis"]),
         number(one["throughput"], 0),
         " / ".join(milliseconds(one[name]) for name in ("p50", "p99", "p99.9")),
         f"{number(one['user_cpu'], 1)} + {number(one['system_cpu'], 1)}",
         number(one["rss_per_connection"], 1, 1 / 1024),
-        number(one["kernel_calls"], 2) + ("*" if one["kernel_calls_source"] == "adapter" else ""),
+        number(one["kernel_calls"], 2) + ("*" if counted else ""),
         number(one["events_per_wakeup"], 1),
         one["bound"],
     ]
+    if _workload.of(load).shows_bytes:
+        made.insert(3, number(one["megabytes"], 1))
+    return made
+
+
+def against(load: Mapping[str, Any]) -> str:
+    """What ratios are to: "x epoll"."""
+    return "x " + next(str(one["label"]) for one in load["rows"] if one["key"] == BASELINE)
 
 
 def standing(one: Mapping[str, Any], basis: str | None) -> str:
@@ -49,7 +77,11 @@ def sources(load: Mapping[str, Any]) -> str:
     if "tracepoint" in counted:
         text += "; kernel calls as the kernel's tracepoint counts them"
     if "adapter" in counted:
-        text += "; * the poller's own calls only, without recv and send"
+        text += f"; * the poller's own calls only, without {_workload.of(load).moves}"
+    if any(one["counted_by"] == "client" for one in load["rows"]):
+        text += "; of a peer the client counted what was served"
+    if cold := [one["cold"] for one in load["rows"] if one["cold"] is not None]:
+        text += f"; of what was evicted before a request at least {min(cold):.1%} was gone"
     held = {one["label"]: one["holds"] for one in load["rows"] if "io_uring" in one["holds"]}
     if held:
         text += "; " + "; ".join(f"{label} holds {what}" for label, what in held.items())

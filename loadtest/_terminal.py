@@ -14,7 +14,7 @@ from rich.table import Table
 
 from loadtest import _verdict
 from loadtest._cells import Cell
-from loadtest._table import line, look, ordered, sources
+from loadtest._table import headings, line, look, ordered, sources
 
 #: Columns of a table that nobody's window limits (a file, a pipe, a log of CI).
 WIDE: Final = 150
@@ -120,24 +120,14 @@ def tables(load: Mapping[str, Any], width: int) -> list[Table]:
 
     Rows without figures are left to the lines below it.
     """
-    cost = load["basis"] == "cost"
-    headings = [
-        "",
-        "CPU x epoll\n[low, high]" if cost else "x epoll\n[low, high]",
-        "messages/s",
-        "p50 / p99 / p99.9\nms",
-        "CPU us/message\nuser + system",
-        "KiB per\nconnect.",
-        "calls\n/message",
-        "events\n/wakeup",
-        "bound",
-    ]
-    lines = [(line(one, load["basis"]), look(one, load["basis"])) for one in ordered(load)]
-    made = [_table(load["title"], range(len(headings)), headings, lines)]
+    above = headings(load)
+    lines = [(line(one, load), look(one, load["basis"])) for one in ordered(load)]
+    first = above.index(next(text for text in above if text.startswith("p50"))) + 1
+    made = [_table(load["title"], range(len(above)), above, lines)]
     if Console(width=1000).measure(made[0]).maximum > width:
         made = [
-            _table(load["title"], range(4), headings, lines),
-            _table("", (0, *range(4, len(headings))), headings, lines),
+            _table(load["title"], range(first), above, lines),
+            _table("", (0, *range(first, len(above))), above, lines),
         ]
     return made
 
@@ -145,13 +135,13 @@ def tables(load: Mapping[str, Any], width: int) -> list[Table]:
 def _table(
     title: str,
     columns: Sequence[int],
-    headings: Sequence[str],
+    above: Sequence[str],
     lines: Sequence[tuple[list[str], str]],
 ) -> Table:
     made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        left = column < 2 or column == len(headings) - 1
-        made.add_column(headings[column], justify="left" if left else "right", no_wrap=True)
+        left = column < 2 or column == len(above) - 1
+        made.add_column(above[column], justify="left" if left else "right", no_wrap=True)
     for cells, style in lines:
         made.add_row(*(escape(cells[column]) for column in columns), style=STYLES[style])
     return made

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import gevent
@@ -14,8 +17,13 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtest import _measurement
 from loadtest._figures import summary
 from loadtest._measurement import Measurement, MeasurementError
-from loadtest._options import Options
-from loadtest._server import Server, ServerError, command, verify
+from loadtest._nginx import Nginx
+from loadtest._options import BadOption, Options
+from loadtest._pagecache import why_never_cold
+from loadtest._server import Server, ServerError, ServerUnavailable, command
+from loadtest._site import Site
+from loadtest._verify import verify_echo, verify_files
+from loadtest._workload import FILE
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +54,10 @@ class TestRun:
         self._given_host = environment.host
         self._swarms = max(0, getattr(environment.runner, "worker_index", 0))
         self._written = False
+        #: What a file server is to serve, and where that is; None where nothing of it is known.
+        self.site: Site | None = None
+        self.root: Path | None = None
+        self._scratch = ""
 
     @property
     def local(self) -> bool:
@@ -60,13 +72,15 @@ class TestRun:
         if self._given_host in own_urls:
             self._given_host = None
         rss_empty = None
+        if self.options.workload == FILE.name:
+            self._make_files()
         if self._given_host:
-            verify(self._given_host)
+            self._verify(self._given_host)
         else:
-            self.server = Server(command(self.options), self._fail)
+            self.server = self._make_server()
             ready = self.server.start()
             own_urls.add(self.server.url)
-            verify(self.server.url)
+            self._verify(self.server.url)
             self.environment.host = self.server.url
             rss_empty = self.server.rss_kib()
             logger.info(
@@ -82,6 +96,42 @@ class TestRun:
         if self.local:
             self.measurement = Measurement(self.options, self.server, rss_empty)
             self._pin()
+
+    def _make_files(self) -> None:
+        """Write the document root.  Raises BadOption, ServerError."""
+        options = self.options
+        try:
+            self.site = Site(options.mix, options.cache, options.active)
+        except ValueError as error:
+            raise BadOption(f"--cache {options.cache}: {error}") from error
+        if not options.file_root and not self._given_host:
+            self._scratch = tempfile.mkdtemp(prefix="pollmark-files-")
+        if chosen := options.file_root or self._scratch:
+            self.root = Path(chosen).absolute()
+            try:
+                self.site.write(self.root)
+            except OSError as error:
+                raise BadOption(
+                    f"the files cannot be written to {self.root}: {error.strerror}; name another "
+                    "directory by --file-root"
+                ) from error
+        if options.cache == "cold":
+            if self.root is None:
+                raise BadOption("--cache cold evicts files: name their directory by --file-root")
+            if why := why_never_cold(self.root):
+                raise ServerUnavailable(f"--cache cold is not possible: {why}")
+
+    def _make_server(self) -> Server:
+        if self.options.server == "nginx":
+            assert self.root is not None
+            return Nginx(self.options, self.root, self._fail)
+        return Server(command(self.options, self.root), self._fail)
+
+    def _verify(self, url: str) -> None:
+        if self.site is not None:
+            verify_files(url, self.site)
+        else:
+            verify_echo(url)
 
     def next_core(self) -> int | None:
         """The core for the next swarm's helper."""
@@ -113,8 +163,10 @@ class TestRun:
         """Stop the server that was started here, and say what it did.  May be repeated."""
         server, self.server = self.server, None
         if server is None:
+            self._remove_files()
             return
         counters = server.stop()
+        self._remove_files()
         self.environment.host = self._given_host
         if counters:
             logger.info(
@@ -126,6 +178,11 @@ class TestRun:
                 counters["resets"],
                 counters["stalls"],
             )
+
+    def _remove_files(self) -> None:
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = ""
 
     def unpin(self) -> None:
         """Let Locust run on every core again."""

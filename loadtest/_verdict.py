@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from loadtest import _workload
 from loadtest._cells import BASELINE, CONTROL
 
 Table = Mapping[str, Mapping[str, Any]]
@@ -95,20 +96,22 @@ def difference(value: Mapping[str, Any], basis: str) -> str:
 
 
 def _headline(load: Mapping[str, Any], table: Table) -> str:
-    basis, ranking = load["basis"], load["ranking"]
+    basis, ranking, words = load["basis"], load["ranking"], _workload.of(load)
     base = table[BASELINE]["label"]
     better = [key for key in ranking if difference(table[key][basis], basis) == "better"]
     prefix = ""
     if basis == "cost":
         prefix = (
             "The load generator was the limit (client-bound), so throughput is not ranked, but "
-            "the server's CPU time per message is. "
+            f"the server's CPU time per {words.unit} is. "
         )
     if not better:
-        verb = "served more messages" if basis == "ratio" else "needed less CPU per message"
+        more = f"served more {words.units}"
+        verb = more if basis == "ratio" else f"needed less CPU per {words.unit}"
         return f"{prefix}{base} is not beaten: nothing was shown to have {verb}."
     best = better[0]
-    verb = "served the most messages" if basis == "ratio" else "needed the least CPU per message"
+    most = f"served the most {words.units}"
+    verb = most if basis == "ratio" else f"needed the least CPU per {words.unit}"
     text = f"{prefix}{table[best]['label']} {verb}: {ratio(table[best][basis])} x {base}."
     close = [key for key in ranking if key != best and _overlap(table, best, key, basis)]
     if close:
@@ -123,7 +126,7 @@ def _overlap(table: Table, one: str, other: str, basis: str) -> bool:
 
 def _why(load: Mapping[str, Any], table: Table) -> list[str]:
     """The figures that explain the first of the ranking, beside the baseline's."""
-    basis, ranking = load["basis"], load["ranking"]
+    basis, ranking, words = load["basis"], load["ranking"], _workload.of(load)
     base = table[BASELINE]
     rivals = [key for key in ranking if key != BASELINE]
     if not rivals:
@@ -132,11 +135,11 @@ def _why(load: Mapping[str, Any], table: Table) -> list[str]:
     if difference(best[basis], basis) == "no difference shown":
         return []
     parts = []
-    explained = [("cpu", "us of server CPU per message", 1)]
+    explained = [("cpu", f"us of server CPU per {words.unit}", 1)]
     if best["kernel_calls_source"] == base["kernel_calls_source"]:  # else they count other things
         adapter = base["kernel_calls_source"] == "adapter"
-        unit = "poller calls (without recv and send)" if adapter else "kernel calls"
-        explained.append(("kernel_calls", f"{unit} per message", 2))
+        calls = f"poller calls (without {words.moves})" if adapter else "kernel calls"
+        explained.append(("kernel_calls", f"{calls} per {words.unit}", 2))
     explained.append(("events_per_wakeup", "events per wake-up", 0))
     for name, unit, digits in explained:
         if best[name] is not None and base[name] is not None:
@@ -177,7 +180,8 @@ def _cpu(load: Mapping[str, Any], table: Table) -> list[str]:
         if found:
             parts = ", ".join(f"{one['label']} {ratio(one['cost'])}" for one in found)
             base = table[BASELINE]["label"]
-            sentences.append(f"{title} server CPU per message than {base}: {parts}.")
+            unit = _workload.of(load).unit
+            sentences.append(f"{title} server CPU per {unit} than {base}: {parts}.")
     return sentences
 
 
@@ -213,8 +217,9 @@ def _control(load: Mapping[str, Any]) -> str:
     if control["smallest"] is None:
         return f"A/A control: {ratio(control)}; one round cannot tell noise from a difference."
     verdict = "UNSTABLE" if control["shown"] else "stable"
+    base = next(one["label"] for one in load["rows"] if one["key"] == BASELINE)
     return (
-        f"A/A control (epoll twice): {ratio(control)}, {verdict}; "
+        f"A/A control ({base} twice): {ratio(control)}, {verdict}; "
         f"differences below {control['smallest']:.1%} could not have been shown."
     )
 

@@ -16,13 +16,13 @@ from typing import Any
 import gevent
 from locust import User, task
 
-from loadtest import _lifecycle, _stats
+from loadtest import _lifecycle
 from loadtest._connect import RESET_ON_CLOSE
 from loadtest._exchange import payloads
-from loadtest._histogram import Histogram
 from loadtest._sources import Sources, resolve
-from loadtest._swarm_link import SwarmLink, config
+from loadtest._swarm_user import SwarmUser
 from loadtest._testrun import START_ONE, TestRun
+from loadtest._workload import ECHO
 
 _lifecycle.install()
 
@@ -36,6 +36,7 @@ class EchoUser(User):
     """One connection; sends a message, waits for its echo and compares it."""
 
     host = START_ONE
+    workload = ECHO.name
 
     def wait_time(self) -> float:
         return self.test.options.think_time
@@ -126,65 +127,16 @@ class _Shared:
         return cls._latest
 
 
-class EchoSwarm(User):
+class EchoSwarm(SwarmUser):
     """A block of connections (--swarm-connections) in a helper process on pollmark's pollers."""
 
     host = START_ONE
-    _seeds = itertools.count(1)
-
-    def on_start(self) -> None:
-        self.test = _lifecycle.current(self.environment)
-        options = self.test.options
-        self.size = options.message_size
-        self.link = SwarmLink(
-            config(options, str(self.host), next(self._seeds)), self.test.next_core()
-        )
-        if self.test.measurement:
-            self.test.measurement.add(self.link)
-
-    def on_stop(self) -> None:
-        for line in self.link.stop():
-            self.take(line)
-
-    @task
-    def drive(self) -> None:
-        """Take the helper's lines until the user is stopped."""
-        for line in self.link.lines():
-            self.take(line)
-        _lifecycle.abort(self.environment, "a swarm's helper ended by itself", _lifecycle.BROKE)
-        gevent.sleep(TIMEOUT)
-
-    def take(self, line: dict[str, Any]) -> None:
-        """Merge a sample into Locust's statistics; hand everything to the measurement."""
-        match line["event"]:
-            case "sample":
-                self.merge(line)
-            case "failed":
-                _lifecycle.abort(self.environment, line["why"], _lifecycle.BROKE)
-        if self.test.measurement:
-            self.test.measurement.take(self.link, line)
+    workload = ECHO.name
 
     def merge(self, line: dict[str, Any]) -> None:
-        name, stats = f"{self.size} B", self.environment.stats
-        seconds = line["until"] - line["from"]
-        service = Histogram.from_json(line["service"])
-        _stats.merge(
-            stats,
-            "SWARM",
-            name,
-            service,
-            length=self.size,
-            seconds=seconds,
-            errors=line["errors"],
-        )
+        size = self.test.options.message_size
+        name = f"{size} B"
+        self.merge_into(name, line, line["service"], size, line["errors"])
         if line["intended"] is not None:
-            _stats.merge(
-                stats,
-                "SWARM",
-                f"{name} from intended send",
-                Histogram.from_json(line["intended"]),
-                length=self.size,
-                seconds=seconds,
-                errors={},
-                in_total=False,
-            )
+            name = f"{name} from intended send"
+            self.merge_into(name, line, line["intended"], size, {}, in_total=False)

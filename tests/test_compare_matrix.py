@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest import _cells
-from loadtest._cells import BASELINE, CONTROL, ROWS, Cell, Unknown, choose, loads, matrix, too_many
+from loadtest._cells import BASELINE, CONTROL, Cell, Unknown, choose, matrix, too_many
+from loadtest._echo_cells import ROWS, loads
 from loadtest._rounds import order
 
 seeds = st.integers(0, 2**31)
@@ -47,26 +48,26 @@ def test_the_control_is_the_baseline_again() -> None:
 
 
 def test_names_choose_rows_and_loops() -> None:
-    assert [row.key for row in choose(["poll"], [])] == [BASELINE, CONTROL, "poll"]
-    assert [row.key for row in choose(["uvloop"], [])] == [
+    assert [row.key for row in choose(ROWS, ["poll"], [])] == [BASELINE, CONTROL, "poll"]
+    assert [row.key for row in choose(ROWS, ["uvloop"], [])] == [
         BASELINE,
         CONTROL,
         "uvloop-0",
         "uvloop-1",
     ]
-    assert "trio" not in [row.key for row in choose([], ["trio"])]
-    assert choose([], []) == list(ROWS)
+    assert "trio" not in [row.key for row in choose(ROWS, [], ["trio"])]
+    assert choose(ROWS, [], []) == list(ROWS)
 
 
 @pytest.mark.parametrize("names", [(["nosuch"], []), ([], ["nosuch"])])
 def test_an_unknown_row_is_named_with_those_that_exist(names: tuple[list[str], list[str]]) -> None:
     with pytest.raises(Unknown, match=r"'nosuch'.*epoll-splice"):
-        choose(*names)
+        choose(ROWS, *names)
 
 
 def test_the_baseline_cannot_be_skipped() -> None:
     with pytest.raises(Unknown, match="epoll cannot be skipped"):
-        choose([], ["epoll"])
+        choose(ROWS, [], ["epoll"])
 
 
 def test_loads() -> None:
@@ -90,6 +91,6 @@ def test_a_row_that_cannot_run_has_a_reason_and_stays_in_the_matrix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_cells, "missing", lambda row: "no such luck" if row.key == "aio" else "")
-    of_two, unavailable = matrix(choose(["aio"], []), loads(["busy"], 100, 64))
+    of_two, unavailable = matrix(choose(ROWS, ["aio"], []), loads(["busy"], 100, 64))
     assert [cell.key for cell in of_two] == ["epoll@busy", "epoll-again@busy", "aio@busy"]
     assert unavailable == {"aio@busy": "no such luck"}

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_measurements import HISTOGRAM, LOAD, measurement
+from compare_measurements import HISTOGRAM, LOAD, measurement, open_fonts
 from hdrh.histogram import HdrHistogram
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from loadtest import _terminal
 from loadtest._analyse import analyse
-from loadtest._cells import ROWS, Cell
+from loadtest._cells import Cell
+from loadtest._echo_cells import ROWS
 from loadtest._environment import environment
 from loadtest._report import render
 from loadtest._results import SCHEMA, BadResults, load, load_measurement, save
@@ -26,10 +26,7 @@ EVIL = "<script>alert('x')</script> & co"
 
 @pytest.fixture(scope="module", autouse=True)
 def _fonts() -> None:
-    """Have matplotlib open its fonts, which it then keeps, before fds are counted."""
-    figure = Figure()
-    figure.text(0, 0, "x")
-    figure.savefig(io.BytesIO(), format="svg")
+    open_fonts()
 
 
 @pytest.fixture

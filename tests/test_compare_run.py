@@ -18,24 +18,16 @@ import psutil
 import pytest
 import trio
 from compare_measurements import LOAD, measurement
+from compare_process import compare
 
 from loadtest import _compare, _processes, _report, _results
 from loadtest.__main__ import main
-from loadtest._cells import BASELINE, ROWS, Cell, Load
+from loadtest._cells import BASELINE, Cell, Load
 from loadtest._compare import Plan, command, environment, measure
+from loadtest._echo_cells import ROWS
 
 SHORT = ["--connections", "20", "--only", "epoll", "--loads", "busy", "--seed", "1"]
 SHORT += ["--warmup", "0.2", "--measure", "0.2"]
-
-
-def compare(*arguments: str, timeout: float = 50) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "loadtest", "compare", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -248,6 +240,22 @@ def test_what_a_command_leaves_behind_is_ended_though_its_parent_is_gone(tmp_pat
     code = trio.run(_processes.run, words, token, os.environ, tmp_path, tmp_path / "log", 20)
     assert code == 0
     assert _processes.marked(token) == []
+
+
+def test_a_child_without_the_mark_is_ended_with_the_one_that_has_it(tmp_path: Path) -> None:
+    token, result = secrets.token_hex(8), tmp_path / "result"
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "child = subprocess.Popen(child, env={}, start_new_session=True)\n"
+        f"open({str(tmp_path / 'part')!r}, 'w').write(str(child.pid))\n"
+        f"os.rename({str(tmp_path / 'part')!r}, {str(result)!r})\n"
+        "time.sleep(60)"
+    )
+    words = [sys.executable, "-c", code]
+    trio.run(_processes.run, words, token, os.environ, tmp_path, tmp_path / "log", 20, result)
+    pid = int(result.read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_command_that_does_not_end_is_stopped_with_its_children(

@@ -11,6 +11,8 @@ from loadtest._figures import (
     client_share,
     fairness_of,
     merged,
+    responses,
+    served,
     server_figures,
     summary,
     throughput,
@@ -52,7 +54,8 @@ AFTER = counters(
 
 
 def test_what_the_server_spent_is_divided_by_the_messages_that_it_read() -> None:
-    figures = server_figures(BEFORE, AFTER, size=64)  # 2000 messages
+    assert served(BEFORE, AFTER, size=64) == 2000
+    figures = server_figures(BEFORE, AFTER, 2000)
     assert figures["user_cpu_us_per_message"] == pytest.approx(250)
     assert figures["system_cpu_us_per_message"] == pytest.approx(500)
     assert figures["cpu_share"] == pytest.approx(0.75)
@@ -66,13 +69,25 @@ def test_what_the_server_spent_is_divided_by_the_messages_that_it_read() -> None
 
 def test_what_a_loop_does_not_count_is_null_and_so_is_a_share_of_nothing() -> None:
     silent = {"poller": None, "kernel_calls": None}
-    figures = server_figures(counters(1.0, **silent), counters(2.0, **silent), size=64)
+    figures = server_figures(counters(1.0, **silent), counters(2.0, **silent), 0)
     for name in ("kernel_calls_per_message", "events_per_wakeup", "rearms"):
         assert figures[name] is None
-    idle = server_figures(BEFORE, {**AFTER, "received": 640}, size=64)
+    idle = server_figures(BEFORE, AFTER, served(BEFORE, {**AFTER, "received": 640}, size=64))
     assert idle["user_cpu_us_per_message"] is None
     assert idle["kernel_calls_per_message"] is None
     assert idle["cpu_share"] == pytest.approx(0.75)
+
+
+def test_what_a_peer_does_not_count_the_client_has_counted() -> None:
+    window = [{"from": 0.0, "until": 2.0, "messages": 100}]
+    own = {"requests": 5}, {"requests": 65}
+    assert responses(BEFORE | own[0], AFTER | own[1], window) == (60, "server")
+    assert responses(BEFORE, AFTER, window) == (100, "client")  # 50 a second, in 2 s
+    silent = {name: BEFORE[name] for name in BEFORE if name not in ("stalls", "poller")}
+    peer = {name: value for name, value in AFTER.items() if name != "stalls"}
+    assert server_figures(silent, peer, 100)["stalls"] is None
+    stalled = server_figures(BEFORE, AFTER | {"longest_stall": 0.25}, 100)
+    assert stalled["longest_stall"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -94,11 +109,11 @@ def test_the_bottleneck_is_who_used_up_a_core(
 
 def test_workers_that_fill_their_cores_are_the_bottleneck_and_half_full_ones_are_not() -> None:
     # The counters of workers are sums: 0.75 cores together.
-    assert server_figures(BEFORE, AFTER, size=64, cores=2)["cpu_share"] == pytest.approx(0.375)
+    assert server_figures(BEFORE, AFTER, 2000, cores=2)["cpu_share"] == pytest.approx(0.375)
     full = {**AFTER, "user_cpu": 2.9, "system_cpu": 4.0}
-    assert bound(server_figures(BEFORE, full, 64, cores=2)["cpu_share"], 0.1) == "server"
+    assert bound(server_figures(BEFORE, full, 2000, cores=2)["cpu_share"], 0.1) == "server"
     half = {**AFTER, "user_cpu": 2.0, "system_cpu": 3.0}
-    assert bound(server_figures(BEFORE, half, 64, cores=2)["cpu_share"], 0.1) == "host"
+    assert bound(server_figures(BEFORE, half, 2000, cores=2)["cpu_share"], 0.1) == "host"
 
 
 @pytest.mark.parametrize(
@@ -156,3 +171,5 @@ def test_the_summary_is_one_line() -> None:
     )
     assert "before it was steady" in summary(result | {"warm_up": {"steady": False}})
     assert "server" not in summary(result | {"server": None, "bound": None})
+    files = {"cell": {"workload": "file"}, "bytes_per_second": 123_456_789.0}
+    assert "61728 requests/s, 123.5 MB/s, p50" in summary(result | files)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from argparse import Namespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from loadtest import _options
 from loadtest._options import BadOption, share_cores
+from loadtest._users import unnamed
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,6 +75,67 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_the_option(
         _options.read(form)
     assert "--" + name.replace("_", "-") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "workloads", "expected"),
+    [
+        ((), {"echo"}, ("echo", "echo")),
+        ((), {"file"}, ("file", "file")),
+        (("--server", "file"), {"file"}, ("file", "file")),
+        (("--server", "nginx"), {"file"}, ("file", "nginx")),
+        (("--server", "echo"), {"echo"}, ("echo", "echo")),
+    ],
+)
+def test_the_server_follows_from_the_users(
+    words: tuple[str, ...], workloads: set[str], expected: tuple[str, str]
+) -> None:
+    options = _options.read(parsed(*words), workloads)
+    assert (options.workload, options.server) == expected
+
+
+def test_users_that_run_unnamed_are_single_ones_of_the_server() -> None:
+    def user(workload: str, swarm: bool) -> SimpleNamespace:
+        return SimpleNamespace(workload=workload, swarm=swarm)
+
+    echo, file = user("echo", False), user("file", False)
+    all_ = [echo, user("echo", True), file, user("file", True)]
+    assert unnamed(all_, "auto") == unnamed(all_, "echo") == [echo]
+    assert unnamed(all_, "file") == unnamed(all_, "nginx") == [file]
+    assert unnamed(all_[2:], "auto") == [file]  # one locustfile alone
+
+
+@pytest.mark.parametrize(
+    ("words", "workloads", "why"),
+    [
+        ((), {"echo", "file"}, "name EchoUser or EchoSwarm, or FileUser or FileSwarm"),
+        (("--server", "file"), {"echo"}, "--server file is loaded by FileUser or FileSwarm"),
+        (("--server", "echo"), {"file"}, "--server echo is loaded by EchoUser or EchoSwarm"),
+        (("--server", "nginx", "--loop", "trio"), {"file"}, "--loop is chosen by nginx itself"),
+        (("--server", "nginx", "--backend", "aio"), {"file"}, "--backend is chosen by nginx"),
+        (("--backend", "sendfile"), {"echo"}, "--backend 'sendfile' is unknown"),
+        (("--swarm-rate", "5"), {"file"}, "--swarm-rate is EchoSwarm's"),
+        (("--swarm-pipeline", "2"), {"file"}, "--swarm-pipeline is EchoSwarm's"),
+        (("--cache", "cold"), {"echo"}, "--cache is for FileSwarm"),
+        (("--slow-readers", "2"), {"echo"}, "--slow-readers is for FileSwarm"),
+        (("--file-mix", "1k:"), {"file"}, "--file-mix: "),
+        (("--slow-rate", "0"), {"file"}, "--slow-rate 0.0 is not possible"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(
+    words: tuple[str, ...], workloads: set[str], why: str
+) -> None:
+    with pytest.raises(BadOption) as caught:
+        _options.read(parsed(*words), workloads)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cell_of_files_says_which() -> None:
+    cell = _options.read(parsed("--file-mix", "16k"), {"file"}).cell()
+    assert (cell["size"], cell["mix"], cell["cache"]) == (16384, {"16k": 1.0}, "hot")
+    assert _options.read(parsed(), {"file"}).cell()["size"] is None
+    assert _options.read(parsed()).cell()["mix"] is None
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from swarm_process import Line, Swarm
 
 from loadtest import _swarm
 from loadtest._histogram import Histogram
 from loadtest._sources import Sources, parse_url, resolve
-
-Line = dict[str, Any]
 
 
 @contextmanager
@@ -60,69 +57,6 @@ def server(answer: Callable[[bytes], bytes], backlog: int = 128) -> Iterator[str
 
 def address(listener: socket.socket) -> str:
     return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-
-
-class Swarm:
-    """The helper; `until` reads its lines, `lines` keeps them."""
-
-    def __init__(self, url: str, **changes: Any) -> None:
-        config: Line = {
-            "url": url,
-            "connections": 20,
-            "active": 20,
-            "size": 64,
-            "rate": 0.0,
-            "pipeline": 1,
-            "poller": "auto",
-            "seed": 1,
-            "connect_timeout": 10.0,
-            "reply_timeout": 10.0,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest._swarm"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[Line] = []
-        self.send(config | changes)
-
-    def __enter__(self) -> Swarm:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        with self.process:
-            pass
-
-    def send(self, what: Line) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(what) + "\n")
-        self.process.stdin.flush()
-
-    def until(self, event: str) -> Line:
-        assert self.process.stdout is not None
-        for text in self.process.stdout:
-            self.lines.append(json.loads(text))
-            if self.lines[-1]["event"] == event:
-                return self.lines[-1]
-        pytest.fail(f"no line {event!r}, but {[line['event'] for line in self.lines]}")
-
-    def finish(self) -> int:
-        """Close its stdin, read the rest, return the exit code."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.lines += [json.loads(text) for text in self.process.stdout]
-        return self.process.wait(10)
-
-    def errors(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for line in self.lines:
-            for kind, count in line.get("errors", {}).items() if line["event"] == "sample" else ():
-                found[kind] = found.get(kind, 0) + count
-        return found
 
 
 def echo(data: bytes) -> bytes:
@@ -207,6 +141,14 @@ def test_the_end_of_stdin_ends_the_window_and_the_process() -> None:
         swarm.until("sample")
         assert swarm.finish() == 0
     assert [line["event"] for line in swarm.lines][-3:] == ["measured", "sample", "done"]
+
+
+def test_an_order_that_comes_with_the_configuration_is_obeyed() -> None:
+    with server(echo) as url, Swarm(url) as swarm:
+        begin = time.monotonic()
+        swarm.send({"command": "measure", "at": begin, "until": begin})
+        assert swarm.until("measured")["from"] >= begin
+        assert swarm.finish() == 0
 
 
 def test_a_window_that_is_ended_before_it_began_is_still_reported() -> None:
