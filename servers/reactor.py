@@ -25,10 +25,12 @@ How it stays fast
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import itertools
 import math
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -82,7 +84,8 @@ class Reactor:
         self._signal_pipe: tuple[int, int] | None = None
         self._signal_calls: dict[int, Callable[[], None]] = {}
         self._running = False
-        self._first: tuple[int, int] | None = None
+        #: What tells whether the first fd is ready, and what is done then.
+        self._first: tuple[Callable[[int], object], Callable[[], None]] | None = None
         #: The longest turn so far, seconds from a poll()'s return to the next (`watch_stalls`).
         self.longest_stall = 0.0
 
@@ -105,12 +108,16 @@ class Reactor:
         self.handlers[fd] = handler
 
     def add_first(self, fd: int, handler: Handler) -> None:
-        """As `add` for POLLIN; where others are ready in the same batch, this is handled first.
+        """As `add` for POLLIN; where it is ready when a batch begins, it is handled first.
 
-        A poller returns what is ready in an order of its own.  One such fd at a time.
+        A poller returns what is ready in an order of its own, and aio may tell of one thing a
+        batch later than of another that came after it.  So it is asked once more, by a poll(2) of
+        about a microsecond a batch.  One such fd at a time.
         """
         self.add(fd, POLLIN, handler)
-        self._first = fd, POLLIN
+        look = select.poll()
+        look.register(fd, POLLIN)
+        self._first = look.poll, functools.partial(handler, POLLIN)
 
     def switch(self, fd: int, interest: int, handler: Handler) -> None:
         """Wait for something else on `fd`, and handle it otherwise."""
@@ -174,8 +181,8 @@ class Reactor:
         while self._running:
             wait = 0 if self._soon else self._wait() if self._timers else None
             events = poll(wait, max_events)
-            if first is not None and first in events:
-                handlers[first[0]](first[1])  # once more below, which finds nothing
+            if first is not None and first[0](0):
+                first[1]()  # called once more below, it finds nothing
             for fd, bits in events:
                 handlers[fd](bits)
             if self._soon:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 
 from pollers.base import POLLIN, Capability
@@ -34,20 +36,34 @@ def test_soon_comes_after_the_batch_and_before_any_wait() -> None:
     assert [call for call in poller.calls if call[0] == "poll"] == [("poll", None), ("poll", 0)]
 
 
-def test_first_is_handled_before_the_others_of_its_batch() -> None:
+def test_first_is_handled_before_the_others() -> None:
+    """Also where the poller tells of it behind another, or has not told of it yet."""
     log: list[str] = []
-    reactor = Reactor(FakePoller([[(2, POLLIN), (1, POLLIN)], [(2, POLLIN)]]))
+    first, write_fd = os.pipe()
+    other = first + 1000
+    reactor = Reactor(FakePoller([[(other, POLLIN), (first, POLLIN)], [(other, POLLIN)]] * 2))
+    os.set_blocking(first, False)
 
-    def others(bits: int) -> None:
+    def on_first(bits: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            log.append(os.read(first, 100).decode())
+
+    def on_other(bits: int) -> None:
         log.append("other")
-        if len(log) > 2:
+        if len(log) == 2:
+            os.write(write_fd, b"news")
+        if len(log) == 5:
             reactor.stop()
 
-    reactor.add(2, POLLIN, others)
-    reactor.add_first(1, lambda bits: log.append("first"))
-    reactor.run()
-    assert log[0] == "first"
-    assert log[1:] == ["other", "first", "other"]  # in its place again, where it finds nothing
+    try:
+        reactor.add(other, POLLIN, on_other)
+        reactor.add_first(first, on_first)
+        os.write(write_fd, b"news")
+        reactor.run()
+    finally:
+        os.close(first)
+        os.close(write_fd)
+    assert log == ["news", "other", "news", "other", "other"]
 
 
 def test_edge_is_asked_of_the_poller() -> None:

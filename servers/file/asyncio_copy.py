@@ -301,9 +301,7 @@ class FileProtocol(asyncio.BufferedProtocol):
             return
         if self.state is State.SENDING:
             # Without this the kernel would go on trying to send what is in its buffer.
-            self.transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
-            )
+            self._reset_on_close()
         self.abort()
 
     def drain(self) -> None:
@@ -311,6 +309,12 @@ class FileProtocol(asyncio.BufferedProtocol):
         waits = self.state in (State.HEAD, State.IDLE) and self._settled
         if waits and not self.transport.is_closing() and not unread(self._fd):
             self.transport.close()
+
+    def _reset_on_close(self) -> None:
+        """Let the end, when it comes, drop what the kernel has not sent."""
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE
+        )
 
     def abort(self) -> None:
         """End it now, whatever is still to be sent."""

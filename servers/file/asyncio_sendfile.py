@@ -89,6 +89,7 @@ class SendfileProtocol(FileProtocol):
         if error is None:
             self._go_on()  # when the transport has nothing left either
         elif isinstance(error, Truncated):
+            self._reset_on_close()  # pages that are still to be sent may be zeros by now
             self._cut_short()
         elif isinstance(error, OSError):
             self._failed(error)

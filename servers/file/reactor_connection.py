@@ -338,8 +338,12 @@ class Connection:
                 self._service.drop(self)
 
     def _cut_short(self) -> None:
-        """The file ended too early: only the end of the connection can tell the client."""
+        """The file ended too early: only the end of the connection can tell the client.
+
+        By a reset: pages of the file that are still to be sent may be zeros by now.
+        """
         self._tally.truncated += 1
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._service.drop(self)
 
     def _failed(self, error: OSError) -> None:

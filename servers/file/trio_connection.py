@@ -82,7 +82,9 @@ class Connection:
                     await step()
                 step = self._interrupted() if self._scope.cancelled_caught else None
         except Truncated:
-            self._tally.truncated += 1  # only the end can tell the client
+            self._tally.truncated += 1
+            # Only the end can tell the client, and a reset drops what may be zeros by now.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         except OSError as error:
             if error.errno not in GONE:
                 self._service.complain(error)

@@ -11,8 +11,9 @@ Facts
     the pipe, and the socket is non-blocking by itself.
 *   SPLICE_F_MORE is MSG_MORE: it is given for all but an answer's last bytes.
 *   A pipe holds 64 KiB; F_SETPIPE_SZ raises it to 1 MiB without privilege (pipe-max-size).
-*   A page that is cut off the file between the two splices arrives as zeros, unseen: the file's
-    size is looked at after each move.
+*   A page that is cut off the file while it is in the pipe arrives as zeros, unseen: the file's
+    size is looked at between the two splices.  (What is in the socket by then can still turn to
+    zeros, as with sendfile(2).)
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class SpliceTransfer:
         inside = splice(from_fd, pipe.write_fd, count, offset_src=offset, flags=SPLICE_F_NONBLOCK)
         if not inside:
             raise Truncated
+        if os.fstat(from_fd).st_size < offset + inside:
+            self._empty(inside)
+            raise Truncated
         more = 0 if last and inside == left else SPLICE_F_MORE
         try:
             sent = splice(pipe.read_fd, to_fd, inside, flags=SPLICE_F_NONBLOCK | more)
@@ -79,8 +83,6 @@ class SpliceTransfer:
             raise
         if sent != inside:
             self._empty(inside - sent)
-        if os.fstat(from_fd).st_size < offset + sent:
-            raise Truncated
         return inside, sent
 
     def _empty(self, count: int) -> None:
