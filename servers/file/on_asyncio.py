@@ -18,7 +18,7 @@ from servers.file.asyncio_copy import FileProtocol
 from servers.file.asyncio_sendfile import SendfileProtocol
 from servers.file.hosted import HostedService
 from servers.file.options import FileOptions
-from servers.file.service import RECEIVE
+from servers.file.service import RECEIVE, limit_unsent
 
 
 class AsyncioService(HostedService):
@@ -40,6 +40,7 @@ class AsyncioService(HostedService):
         """Accept from now on, and obey signals."""
         if self.changes is not None:
             self.loop.add_reader(self.changes.fileno(), self.site.read_changes)
+        limit_unsent(listener)
         protocol = SendfileProtocol if self.options.backend == "sendfile" else FileProtocol
         self._server = await asyncio_loop.accept(lambda: protocol(self), listener)
         self._sweeper = self.loop.call_later(self.sweep_period, self._sweep)

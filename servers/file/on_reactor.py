@@ -14,7 +14,7 @@ from servers.accept import Acceptor
 from servers.file.options import FileOptions
 from servers.file.reactor_connection import Connection
 from servers.file.root import Root
-from servers.file.service import FULL, RECEIVE, Service
+from servers.file.service import FULL, RECEIVE, Service, limit_unsent
 from servers.file.transfers.base import Transfer
 from servers.file.transfers.choice import choose
 from servers.reactor import Reactor
@@ -38,6 +38,7 @@ class ReactorService(Service):
         # First, so that a request which came after a change is never answered as before it.
         if self.changes is not None:
             reactor.add_first(self.changes.fileno(), lambda bits: self.site.read_changes())
+        limit_unsent(listener)
         self._acceptor = Acceptor(reactor, listener, self.tally, self._connect)
         reactor.call_later(self.sweep_period, self._sweep)
         for number in lifecycle.STOP_SIGNALS:

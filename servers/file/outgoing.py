@@ -14,7 +14,10 @@ from servers.file.transfers.base import Mover, Transfer
 class Outgoing:
     """What of a plan has gone, and what is still to go: bytes, a range that moves, other parts."""
 
-    __slots__ = ("_bytes", "_mover", "_parts", "_resume", "_sock", "_transfer", "plan", "sent")
+    __slots__ = (
+        *("_bytes", "_mover", "_parts", "_resume", "_sock", "_transfer"),
+        *("full", "plan", "sent"),
+    )
 
     def __init__(
         self,
@@ -27,6 +30,8 @@ class Outgoing:
         """The first `sent` bytes have gone.  `resume` is called after Pending."""
         self.plan = plan
         self.sent = sent
+        #: Whether the last step has filled the socket.
+        self.full = False
         self._sock = sock
         self._transfer = transfer
         self._resume = resume
@@ -51,6 +56,7 @@ class Outgoing:
             self._bytes = self._bytes[sent:] if sent < len(self._bytes) else None
         elif self._mover is not None:
             sent = self._mover.move(self._sock)
+            self.full = self._mover.full
             if not self._mover.left:
                 self._mover.close()
                 self._mover = None

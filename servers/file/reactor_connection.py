@@ -199,6 +199,9 @@ class Connection:
         before = outgoing.sent
         try:
             while outgoing.step():
+                if outgoing.full:
+                    self._await(POLLOUT, self.on_writable)
+                    return False
                 if outgoing.sent - before >= TURN:
                     self._give_way()
                     return False

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ SWEEPS: Final = 4
 SHORTEST_SWEEP: Final = 0.05
 LONGEST_SWEEP: Final = 1.0
 
+#: Bytes that the kernel holds for a connection beyond what its peer's window takes (Linux, macOS).
+#: Its own limit is megabytes (tcp_wmem), which a slow reader would fill.
+SEND_AHEAD: Final = 64 * 1024
+NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
 #: Errors of a peer that went away, which are no news.
 GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT, errno.ENOTCONN})
 #: SO_LINGER with no time: close(2) discards what was not sent, and resets.
@@ -59,6 +65,12 @@ FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 24\r\nRetry-After: 1\r\nConnection: close\r\n\r\n503 Service Unavailable\n"
 )
+
+
+def limit_unsent(sock: socket.socket) -> None:
+    """Keep to SEND_AHEAD, on a connection or on all that a listening socket will accept."""
+    if NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, SEND_AHEAD)
 
 
 class State(enum.IntEnum):

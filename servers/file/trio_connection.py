@@ -278,7 +278,10 @@ class Connection:
                 until = self._sent + TURN
                 continue
             self._went(sent)
-            if self._sent >= until:
+            if mover.full:
+                await wait_writable(self._fd)
+                until = self._sent + TURN
+            elif self._sent >= until:
                 await trio.lowlevel.checkpoint()  # the others have their turn
                 until = self._sent + TURN
 

@@ -116,6 +116,7 @@ class AioMover:
         "_transfer",
         "_view",
         "_window",
+        "full",
         "left",
     )
 
@@ -129,6 +130,7 @@ class AioMover:
         resume: Callable[[], None],
     ) -> None:
         self.left = count
+        self.full = False
         self._transfer = transfer
         self._direct = direct
         self._offset = offset
@@ -152,6 +154,7 @@ class AioMover:
         view = self._view
         if not view:
             raise Truncated
+        self.full = False
         self._transfer.hold_no_more(self)
         try:
             sent = sock.send(view, 0 if self._last and len(view) == self.left else MSG_MORE)
@@ -166,6 +169,8 @@ class AioMover:
         else:
             self._view = view[sent:]
             self._window = max(LEAST, min(BLOCK, 2 * sent))
+            self.full = True
+            self._transfer.hold(self)
         return sent
 
     def give_up(self) -> None:

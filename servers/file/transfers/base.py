@@ -16,6 +16,7 @@ Facts
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
@@ -44,6 +45,8 @@ class Mover(Protocol):
 
     #: Bytes that are still to go.
     left: int
+    #: Whether the last move has filled the socket, so that the next would be refused.
+    full: bool
 
     def move(self, sock: socket.socket) -> int:
         """Move some bytes and return how many.
@@ -80,10 +83,15 @@ class Transfer(Protocol):
         """Give back what the process holds for it."""
 
 
+def size(fd: int) -> int:
+    """How long a file is now: lseek(2) is cheaper than fstat(2), and nobody uses its position."""
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
 class Range:
     """What every mover knows: which bytes are left, and how many the peer is offered at once."""
 
-    __slots__ = ("_most", "file", "last", "left", "offset", "window")
+    __slots__ = ("_most", "file", "full", "last", "left", "offset", "window")
 
     def __init__(self, file: OpenFile, offset: int, count: int, last: bool, most: int) -> None:
         """`most` is what one move takes, bytes."""
@@ -91,6 +99,7 @@ class Range:
         self.file = file
         self.offset = offset
         self.left = count
+        self.full = False
         self.last = last
         self.window = most
 
@@ -102,6 +111,7 @@ class Range:
         """Note that `count` of the `offered` bytes went; return `count`."""
         self.offset += count
         self.left -= count
+        self.full = count != offered
         if count == offered:
             self.window = self._most
         else:

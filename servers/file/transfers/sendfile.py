@@ -62,7 +62,12 @@ class SendfileTransfer:
 
 
 class SendfileMover(Range):
-    """See Mover.  Nothing is read for nothing here, so that it always offers all it may."""
+    """See Mover.
+
+    Nothing is read for nothing here, so that it always offers all it may.  And it never knows that
+    the socket is full before it is told: it moves fewer bytes than asked for before the end of the
+    file too, and before a page that cannot be read.
+    """
 
     __slots__ = ()
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pollers.system import MSG_MORE, SPLICE_F_MORE, SPLICE_F_NONBLOCK, splice
 from servers.file.cache import OpenFile
 from servers.file.plan import Plan
-from servers.file.transfers.base import CHUNK, Range, Sender, Truncated
+from servers.file.transfers.base import CHUNK, Range, Sender, Truncated, size
 from servers.pipes import Pipe
 
 
@@ -70,7 +70,7 @@ class SpliceTransfer:
         inside = splice(from_fd, pipe.write_fd, count, offset_src=offset, flags=SPLICE_F_NONBLOCK)
         if not inside:
             raise Truncated
-        if os.fstat(from_fd).st_size < offset + inside:
+        if size(from_fd) < offset + inside:
             self._empty(inside)
             raise Truncated
         more = 0 if last and inside == left else SPLICE_F_MORE
