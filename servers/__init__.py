@@ -5,7 +5,10 @@ lifecycle.py  what a server says (ready line, counters) and the signals that it 
 workers.py    several processes on one port
 cli.py        the command line that all servers share
 reactor.py    our event loop over any Poller; accept.py its acceptor; pipes.py its pipe pool
+asyncio_loop.py, trio_loop.py  what servers on these loops have in common
 echo/         `python -m servers.echo`
+http/         HTTP/1.1 without sockets and files
+file/         `python -m servers.file`
 """
 
 import os
