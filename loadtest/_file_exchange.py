@@ -222,7 +222,7 @@ class FileExchange(Block):
             self._begin(fd, os.readv(fd, [self._view]))
             return
         left = file.size - at
-        if self._drops and left > EDGE and not self._entirely[fd]:
+        if self._drops and at >= EDGE and left > EDGE and not self._entirely[fd]:
             most = min(left - EDGE, DROP)
             count = self._sockets[fd].recv_into(self._dropped, most, socket.MSG_TRUNC)
             if count:
@@ -275,10 +275,10 @@ class FileExchange(Block):
         if self._entirely[fd]:
             right = content.startswith(piece, place)
         else:
-            right = at > 0 or content.startswith(piece[:EDGE], place)
-            if end == file.size:
-                tail = min(EDGE, count)
-                right &= content.startswith(piece[count - tail :], place + count - tail)
+            # What of the piece is within EDGE of either end, which may come in any pieces.
+            first, last = max(0, EDGE - at), max(0, file.size - EDGE - at)
+            right = content.startswith(piece[:first], place)
+            right &= content.startswith(piece[last:], place + last)
         if not right:
             self._lose(fd, WRONG)
         elif end == file.size:

@@ -115,14 +115,17 @@ def _by_openat2(directory_fd: int, path: bytes, flags: int, links: bool) -> int:
 
 
 def _probe_openat2() -> str:
+    # "/" leads out of every directory, also of one that this user may not search: EXDEV.
     how = OPEN_HOW.pack(LOOK | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     try:
-        os.close(check(_openat2(NR_OPENAT2, AT_FDCWD, b".", how, OPEN_HOW.size), "openat2"))
+        os.close(check(_openat2(NR_OPENAT2, AT_FDCWD, b"/", how, OPEN_HOW.size), "openat2"))
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            return ""
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise  # says nothing about openat2
         return f"{error.strerror}: it needs Linux 5.6, and a seccomp filter must allow it"
-    return ""
+    return "this kernel ignores RESOLVE_BENEATH; it needs Linux 5.6"
 
 
 def _by_flag(directory_fd: int, path: bytes, flags: int, links: bool) -> int:

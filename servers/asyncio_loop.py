@@ -5,6 +5,8 @@ Facts
 *   asyncio's accept loop runs `backlog` times a wake-up, also after EMFILE, and hands each failure
     to the loop's exception handler.  It is given a small backlog, and the socket's real one is set
     again after it.
+*   A second after such a failure it listens again, once for each, also to a socket that was closed
+    meanwhile, by the drain: a ValueError each, which means nothing.
 *   A selector sees where each turn begins and ends, and SelectorEventLoop takes one of ours:
     that is how the longest turn is known.  libuv tells of its turns to nobody.
 """
@@ -23,6 +25,8 @@ from servers.lifecycle import CannotServe, RateLimit, Tally
 from servers.listen import listen
 
 ACCEPTS_A_WAKE: Final = 128
+#: In the message of asyncio's about a callback of its that failed.
+LISTENING_AGAIN: Final = "BaseSelectorEventLoop._start_serving("
 
 
 class StallSelector(selectors.DefaultSelector):
@@ -50,6 +54,8 @@ class LoopErrors:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, ValueError) and LISTENING_AGAIN in context["message"]:
+            return
         if not isinstance(error, OSError) or "socket" not in context:
             loop.default_exception_handler(context)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import itertools
@@ -213,6 +214,29 @@ def test_special_files_open_at_once(tree: Tree, by: str) -> None:
 def test_the_method_is_the_best_that_works() -> None:
     assert method() == next(name for name in METHODS if not why_not(name))
     assert not why_not("component by component")
+
+
+def test_the_current_directory_does_not_matter(tmp_path: Path) -> None:
+    """A server may be started as a user who cannot search where it was started."""
+    if why_not("openat2"):
+        pytest.skip(f"openat2: {why_not('openat2')}")
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            os.chdir(tmp_path)
+            os.chmod(".", 0)
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            with contextlib.suppress(PermissionError):
+                os.stat("./anything")
+                os._exit(98)
+            code = 0 if why_not("openat2") == "" else 97
+        finally:
+            os._exit(code)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    tmp_path.chmod(0o700)
+    assert status == 0
 
 
 def test_a_flag_that_the_kernel_ignores_is_not_believed() -> None:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -173,6 +173,19 @@ def test_a_wrong_byte_at_an_end_of_a_large_file_is_always_seen(at: int, drops: b
     with pair(LARGE, drops) as one:
         file = one.asked()
         one.answer(file, body=flipped(bytes(one.site.expected(file)), at))
+        assert one.until(1).errors == {WRONG: 1}
+
+
+@pytest.mark.parametrize("at", [0, EDGE - 1, LARGE - EDGE, LARGE - 1])
+@pytest.mark.parametrize("drops", [False, True])
+def test_also_where_that_end_comes_in_two_pieces(at: int, drops: bool) -> None:
+    if drops and not can_drop():
+        pytest.skip("this kernel does not drop the bytes of a TCP stream (MSG_TRUNC)")
+    with pair(LARGE, drops) as one:
+        file = one.asked()
+        wrong = flipped(bytes(one.site.expected(file)), at)
+        with suppress(ConnectionError):  # it does not wait for the rest
+            one.answer(file, [-LARGE + EDGE // 2, -EDGE // 2], body=wrong)
         assert one.until(1).errors == {WRONG: 1}
 
 

@@ -8,35 +8,23 @@ Facts
 *   A request line is what a client chose to send: quotes, backslashes and what is not printable
     are escaped, so that nobody can forge a line.
 *   Lines are collected and written a few times a second, with O_APPEND: several workers may share
-    one file, and no request waits for a disk.
+    one file, and a full disk costs lines, never the server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Final
 
 from servers.file.plan import Plan
-from servers.lifecycle import CannotServe
+from servers.http.dates import MONTHS
+from servers.lifecycle import CannotServe, RateLimit
 
 #: Lines that are collected before they are written.
 GATHER: Final = 256
 
-_MONTHS: Final = (
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-)
 _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, *range(127, 256))}
 
 
@@ -55,6 +43,7 @@ class AccessLog:
                     f"--access-log {name} cannot be written: {error.strerror}; name another file"
                 ) from None
         self._lines: list[str] = []
+        self._limit = RateLimit()
         self._second = 0
         self._stamp = ""
 
@@ -67,11 +56,15 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected."""
-        if self._lines:
-            data = "".join(self._lines).encode()
-            self._lines.clear()
-            os.write(self._fd, data)
+        """Write what was collected; what cannot be written is lost, which is said."""
+        data = "".join(self._lines).encode()
+        self._lines.clear()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):  # stderr may be what cannot be written
+                self._limit.log(f"lines of the access log are lost: {error.strerror}")
 
     def close(self) -> None:
         self.flush()
@@ -83,7 +76,7 @@ class AccessLog:
             now = time.gmtime(second)
             self._second = second
             self._stamp = (
-                f"{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
+                f"{now.tm_mday:02}/{MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
                 f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} +0000"
             )
         return self._stamp

@@ -27,7 +27,16 @@ from typing import TYPE_CHECKING, cast
 from pollers.sockqueue import unread
 from servers.file.parts import chunks
 from servers.file.plan import Plan
-from servers.file.service import FULL, GONE, LINGER_BYTES, RECEIVE, RESET_ON_CLOSE, TURN, State
+from servers.file.service import (
+    FULL,
+    GONE,
+    LINGER_BYTES,
+    RECEIVE,
+    RESET_ON_CLOSE,
+    TURN,
+    TURN_SECONDS,
+    State,
+)
 from servers.file.transfers.base import COPIED, Truncated
 
 if TYPE_CHECKING:
@@ -100,7 +109,8 @@ class FileProtocol(asyncio.BufferedProtocol):
         self._write = self.transport.write
         self._fd = self.transport.get_extra_info("socket").fileno()
         if self._log is not None:
-            self._host = self.transport.get_extra_info("peername")[0]
+            peer = self.transport.get_extra_info("peername")
+            self._host = peer[0] if peer else ""  # it has gone already
         if not self._service.connect(self):
             self._write(FULL)
             with contextlib.suppress(OSError):
@@ -137,7 +147,8 @@ class FileProtocol(asyncio.BufferedProtocol):
                 self.transport.close()
             return
         self._session.feed(data)
-        self._serve()
+        if self._serve() and self._service.draining:
+            self.drain()
 
     def eof_received(self) -> bool:
         return False  # nothing is read while something is owed: the transport may close itself
@@ -145,21 +156,38 @@ class FileProtocol(asyncio.BufferedProtocol):
     def _serve(self) -> bool:
         """Answer what has come.  True where all of it is answered, and reading may go on."""
         session = self._session
+        until = monotonic() + TURN_SECONDS
+        answered = False
         while (plan := session.next_plan()) is not None:
             if not self._answer(plan):
                 return False
             if plan.close:
                 self._finish()
                 return False
+            answered = True
+            if monotonic() >= until:
+                self._give_way()
+                return False
         self._settled = session.settled
         self._fast = self._settled and self._unlimited
         if self._settled:
             self.state = State.IDLE
             self.since = monotonic()
-        elif self.state is not State.HEAD:  # the deadline of a head is absolute
+        elif answered or self.state is not State.HEAD:  # the deadline of one head is absolute
             self.state = State.HEAD
             self.since = monotonic()
         return True
+
+    def _give_way(self) -> None:
+        """Answer what else has come after the others had their turn."""
+        self.state = State.SENDING  # for the drain and the deadlines, which it is
+        self.since = monotonic()
+        self.transport.pause_reading()
+        self._loop.call_soon(self._go_on_serving)
+
+    def _go_on_serving(self) -> None:
+        if not self.transport.is_closing():
+            self._after()
 
     # -- sending
 
@@ -242,7 +270,7 @@ class FileProtocol(asyncio.BufferedProtocol):
             self._after()
 
     def _after(self) -> None:
-        """A plan that had to wait has gone: go on with what came meanwhile."""
+        """A plan that had to wait has gone, or a turn is over: go on with what has come."""
         if self._session.ended:
             self._finish()
         elif self._serve():
@@ -328,6 +356,8 @@ class FileProtocol(asyncio.BufferedProtocol):
 
     def _failed(self, error: OSError) -> None:
         """Reading the file or writing to the socket failed."""
+        if self.transport.is_closing():  # it failed before, and connection_lost() counts that
+            return
         if error.errno not in GONE:
             self._service.complain(error)
         self._tally.resets += 1

@@ -27,7 +27,8 @@ class ReactorService(Service):
         super().__init__(options)
         self.reactor = Reactor(poller, options.max_events)
         self.reactor.watch_stalls()
-        self.edge = bool(poller.capabilities & Capability.EDGE)
+        # libkqueue's edges do not tell of an end of file that comes with the last bytes.
+        self.edge = bool(poller.capabilities & Capability.EDGE) and not poller.emulated
         self.transfer = _transfer(options.backend, self.reactor, self.root)
         self.connections: set[Connection] = set()
         self._acceptor: Acceptor | None = None
@@ -79,7 +80,10 @@ class ReactorService(Service):
         if len(self.connections) >= self.options.max_connections:
             self._turn_away(sock)
             return
-        host = sock.getpeername()[0] if self.access_log is not None else ""
+        host = ""
+        if self.access_log is not None:
+            with contextlib.suppress(OSError):  # it has gone already
+                host = sock.getpeername()[0]
         connection = Connection(sock, self, host)
         interest = POLLIN | POLLOUT | POLLRDHUP if self.edge else POLLIN
         self.reactor.add(connection.fd, interest, connection.on_readable, self.edge)

@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Final
 from pollers.base import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, READABLE
 from servers.file.outgoing import Outgoing
 from servers.file.plan import Plan
-from servers.file.service import GONE, LINGER_BYTES, RECEIVE, RESET_ON_CLOSE, TURN, State
+from servers.file.service import (
+    GONE,
+    LINGER_BYTES,
+    RECEIVE,
+    RESET_ON_CLOSE,
+    TURN,
+    TURN_SECONDS,
+    State,
+)
 from servers.file.transfers.base import Pending, Truncated
 from servers.reactor import Handler
 
@@ -33,8 +41,6 @@ if TYPE_CHECKING:
 
 #: Bits that come with an end of file, for which no other edge will come.
 ENDED: Final = POLLRDHUP | POLLHUP | POLLERR
-#: Pipelined requests of one connection that are answered in one turn.
-BURST: Final = 64
 
 
 class Connection:
@@ -139,24 +145,30 @@ class Connection:
     def _serve(self) -> bool:
         """Answer what has come.  True where all of it is answered, and reading may go on."""
         session = self._session
-        answered = 0
+        until = monotonic() + TURN_SECONDS
+        answered = False
         while (plan := session.next_plan()) is not None:
             if not self._answer(plan):
                 return False
             if plan.close:
                 self._finish()
                 return False
-            answered += 1
-            if answered == BURST:
+            answered = True
+            if (now := monotonic()) >= until:
+                self.state = State.SENDING  # for the drain and the deadlines, which it is
+                self.since = now
                 self._park()
                 self._service.reactor.soon(self._after)
                 return False
         self._settled = session.settled
         self._fast = self._settled and self._unlimited
         if self._settled:
+            if self._service.draining:
+                self._finish()
+                return False
             self.state = State.IDLE
             self.since = monotonic()
-        elif self.state is not State.HEAD:  # the deadline of a head is absolute
+        elif answered or self.state is not State.HEAD:  # the deadline of one head is absolute
             self.state = State.HEAD
             self.since = monotonic()
         return True
@@ -247,9 +259,6 @@ class Connection:
         if self._session.ended:
             self._finish()
         elif self._serve():
-            if self._service.draining and self._settled:
-                self._finish()
-                return
             self._await(POLLIN, self.on_readable)
             if self._unread:
                 self._unread = False

@@ -59,6 +59,9 @@ GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ETIMEDOUT, errno.E
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 #: Bytes that one connection sends before the others have their turn.
 TURN: Final = 1 << 20
+#: Seconds for which the pipelined requests of one connection are answered before the others have
+#: their turn.  Time and not a number: a listing may cost a thousand times what a small file does.
+TURN_SECONDS: Final = 0.01
 
 #: What a client gets that is one too many, before its connection is closed.
 FULL: Final = (

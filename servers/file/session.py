@@ -59,6 +59,7 @@ class Session:
         """The answer to the next whole request; None where there is none yet."""
         if self.ended:
             return None
+        head = None
         try:
             head = self._heads.next_head()
             if head is None:
@@ -67,7 +68,8 @@ class Session:
             if plan is None:
                 plan = self._decide(head, parse(head, self._limits))
         except BadRequest as bad:
-            plan = self._site.refuse(bad.status)
+            silent = head is not None and head.startswith(b"HEAD ")
+            plan = self._site.refuse(bad.status, silent=silent)
             self.orderly = False
         self.quota -= 1
         self.ended = plan.close

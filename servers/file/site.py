@@ -79,9 +79,9 @@ class Site:
             self._remember(head, plan)
         return plan
 
-    def refuse(self, status: int) -> Plan:
-        """The answer to what is no request; the connection's last."""
-        return self._refusal(status, _LAST)
+    def refuse(self, status: int, *, silent: bool = False) -> Plan:
+        """The answer to what is no request; the connection's last.  `silent` for a HEAD."""
+        return self._refusal(status, _LAST._replace(silent=silent))
 
     def read_changes(self) -> None:
         """Take what the watcher reports, and drop the plans that it makes wrong."""
@@ -149,7 +149,6 @@ class Site:
         except OSError as error:
             self._limit.log(f"cannot answer {request.target!r}: {error.strerror or error}")
             if error.errno in EXHAUSTED:
-                self.forget_all()
                 return self._refusal(503, manner, ("Retry-After", "1"))
             return self._refusal(500, manner)
 

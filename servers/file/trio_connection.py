@@ -25,7 +25,15 @@ from pollers.sockqueue import unread
 from pollers.system import MSG_MORE
 from servers.file.parts import parts
 from servers.file.plan import Plan
-from servers.file.service import GONE, LINGER_BYTES, RECEIVE, RESET_ON_CLOSE, TURN, State
+from servers.file.service import (
+    GONE,
+    LINGER_BYTES,
+    RECEIVE,
+    RESET_ON_CLOSE,
+    TURN,
+    TURN_SECONDS,
+    State,
+)
 from servers.file.transfers.base import Mover, Truncated
 
 if TYPE_CHECKING:
@@ -114,7 +122,8 @@ class Connection:
             self._scope.cancel()
 
     def abort(self) -> None:
-        """Give up what is being sent, which a cancellation from outside does not reach."""
+        """Give up what is being answered, which a cancellation from outside does not reach."""
+        self._session.ended = True
         if self._sending is not None:
             self._sending.cancel()
 
@@ -172,15 +181,24 @@ class Connection:
     async def _serve(self) -> bool:
         """Answer what has come.  True where reading may go on."""
         session = self._session
+        until = monotonic() + TURN_SECONDS
+        answered = False
         while (plan := session.next_plan()) is not None:
             await self._answer(plan)
             if plan.close:
                 return False
+            answered = True
+            if (now := monotonic()) >= until:
+                self.state = State.SENDING  # for the drain and the deadlines, which it is
+                self.since = now
+                # Shielded, as what has come is answered whatever ends the wait for more.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                until = monotonic() + TURN_SECONDS
         self._settled = session.settled
         if self._settled:
             self.state = State.IDLE
             self.since = monotonic()
-        elif self.state is not State.HEAD:  # the deadline of a head is absolute
+        elif answered or self.state is not State.HEAD:  # the deadline of one head is absolute
             self.state = State.HEAD
             self.since = monotonic()
         return True

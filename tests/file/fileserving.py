@@ -43,6 +43,7 @@ __all__ = [
     "Incoming",
     "Line",
     "Response",
+    "ask",
     "content",
     "exchange",
     "fill",
@@ -217,6 +218,12 @@ def get(sock: socket.socket, target: str, method: str = "GET", **fields: str) ->
     """Ask on a connection that is kept; `if_none_match="..."` becomes If-None-Match."""
     named = {name.replace("_", "-").title(): value for name, value in fields.items()}
     return exchange(sock, request_bytes(target, method, named), method)
+
+
+def ask(server: FileServer, target: str, method: str = "GET", **fields: str) -> Response:
+    """Ask on a connection of its own."""
+    with server.connect() as sock:
+        return get(sock, target, method, **fields)
 
 
 #: The sizes at whose borders something changes: an empty body, a disk sector, a page, the most

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from fileserving import (
@@ -20,12 +21,15 @@ from fileserving import (
     exchange,
     get,
     request_bytes,
+    reset,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rawrequests import GET, HIDDEN, HOST, SMUGGLING, asks, lines
 
 pytestmark = pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True)
+
+Start = Callable[..., FileServer]
 
 #: (request, its method, the status and the content of its answer)
 MIXED = [
@@ -101,6 +105,22 @@ def test_pipelining_in_any_pieces(server: FileServer, data: st.DataObject) -> No
             assert response.status == status, request
             assert body is None or response.body == body, request
         incoming.nothing_more()
+
+
+def test_a_long_pipeline_leaves_the_others_their_turn(start: Start, tmp_path: Path) -> None:
+    """Even where each answer is dear: a listing, whose content HEAD does not even send."""
+    (tmp_path / "many").mkdir()
+    for number in range(300):
+        (tmp_path / "many" / str(number)).touch()
+    server = start(tmp_path)
+    count = 1000
+    with server.connect() as greedy:
+        greedy.sendall(asks("/many/", "HEAD") * count)
+        assert greedy.recv(1)
+        with server.connect() as other:
+            assert get(other, "/many/0").status == 200
+        assert server.counters()["requests"] < count
+        reset(greedy)
 
 
 def test_byte_by_byte(server: FileServer) -> None:
@@ -212,6 +232,15 @@ def test_expectations(server: FileServer) -> None:
     posted = refused(server, asks("/1.bin", "POST", Content_Length="3", Expect="100-continue"))
     assert posted.status == 405
     assert refused(server, asks("/1.bin", Expect="100-continue, 200-ok")).status == 417
+
+
+def test_a_refused_head_has_no_content(server: FileServer) -> None:
+    for bad in (asks("/%zz", "HEAD"), lines(b"HEAD / HTTP/1.1"), asks("/", "HEAD", Expect="x")):
+        with server.connect() as sock:
+            sock.sendall(bad)
+            incoming = Incoming(sock)
+            assert incoming.response("HEAD").status in (400, 417)
+            incoming.end()
 
 
 def test_smuggling(server: FileServer) -> None:

@@ -74,6 +74,28 @@ def answered(socks: list[socket.socket]) -> list[socket.socket]:
 
 
 @pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True, scope="module")
+def test_no_fd_for_a_connection_and_then_the_drain(
+    combination: Combination, start: Callable[..., FileServer], tmp_path: Path
+) -> None:
+    """Nobody tries to accept again where nobody listens any more, or complains that he cannot."""
+    (tmp_path / "big").write_bytes(bytes(5 * MIB))
+    server = start(tmp_path, "--drain-timeout", "1.2", nofile=NOFILE)  # asyncio tries after 1 s
+    with ExitStack() as stack:
+        stuck = stack.enter_context(server.connect(receive_buffer=4096))
+        stuck.sendall(request_bytes("/big"))
+        server.until(lambda line: line["stalls"] > 0)
+        waiting = [stack.enter_context(server.connect()) for _ in range(CONNECTS)]
+        if combination.loop == "uvloop":  # which closes them, and counts nothing
+            until(lambda: bool(answered(waiting)))
+        else:
+            server.until(lambda line: line["accept_errors"] > 0)
+        server.terminate()
+        assert server.process.wait(DEADLINE) == 0
+        assert server.lines()[-1]["open"] == 0
+    assert all("Too many open files" in line for line in server.stderr())
+
+
+@pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True, scope="module")
 def test_no_fd_for_a_connection(
     combination: Combination, start: Callable[..., FileServer], root: Path
 ) -> None:
@@ -136,6 +158,7 @@ def test_no_fd_for_a_file(
             server.until(lambda line: line["accept_errors"] > 0)
         statuses = [get(first, f"/{name}").status for name in ("second", "third") * 40]
         assert set(statuses) == {503}, statuses
+        assert get(first, "/first").body == b"first"  # what is open and remembered needs no fd
         response = get(first, "/second")
         assert "retry-after" in response.fields
         assert "connection" not in response.fields

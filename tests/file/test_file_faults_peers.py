@@ -152,6 +152,27 @@ def test_reset_before_it_is_accepted(server: FileServer) -> None:
         assert server.fds() <= fds
 
 
+def test_reset_before_its_request_is_read(server: FileServer) -> None:
+    """Each such connection counts once among the resets, wherever its failure is noticed."""
+    server.until(lambda line: line["open"] == 0)
+    with server.connect() as other, ExitStack() as stack:
+        assert get(other, "/small").status == 200
+        socks = [stack.enter_context(server.connect()) for _ in range(20)]
+        for sock in socks:
+            assert get(sock, "/small").status == 200
+        before = server.counters()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for sock in socks:
+                sock.sendall(request_bytes("/huge"))
+                reset(sock)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        after = server.until(lambda line: line["open"] == 1)
+        assert after["closed"] - before["closed"] == 20
+        assert after["resets"] - before["resets"] == 20
+
+
 def test_connections_replaced_within_one_batch(server: FileServer) -> None:
     """Old fds close, with requests unanswered, while new ones come: each gets its own answer."""
     for _ in range(5):

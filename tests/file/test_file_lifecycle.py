@@ -14,19 +14,31 @@ import pytest
 from fileserving import (
     BACKENDS,
     COMBINATIONS,
+    DEADLINE,
     LOOPS,
     MIB,
+    REACTORS,
     FileServer,
     Incoming,
     content,
     exchange,
     get,
     request_bytes,
+    reset,
     until,
 )
 from rawrequests import asks
 
 loops = pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True)
+#: One of the pollers with edges and one of those without.
+EDGES = [each for each in REACTORS if each.poller in ("epoll", "poll") and each.backend == "copy"]
+#: Every loop, and the reactor with either.
+readers = pytest.mark.parametrize(
+    "combination",
+    [*EDGES, *(each for each in LOOPS if each.poller is None)],
+    ids=str,
+    indirect=True,
+)
 #: A transfer is finished by the backend's own code.
 moved = pytest.mark.parametrize(
     "combination",
@@ -148,6 +160,41 @@ def test_access_log_on_stderr(start: Start, shelf: Path) -> None:
     assert 0 < int(second[2]) < BIG
 
 
+@loops
+def test_access_log_and_who_left_before_it_was_accepted(
+    start: Start, shelf: Path, tmp_path: Path
+) -> None:
+    """A peer without an address is counted as any other, and is no news."""
+    server = start(shelf, "--access-log", str(tmp_path / "access.log"))
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for _ in range(5):
+            reset(server.connect())
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    with server.connect() as sock:
+        assert get(sock, "/small").body == b"small"
+        line = server.until(lambda line: line["closed"] == 5)
+    assert (line["accepted"], line["open"]) == (6, 1)
+    assert not any("Error" in line for line in server.stderr())
+
+
+@loops
+def test_access_log_that_cannot_be_written(start: Start, shelf: Path) -> None:
+    """Lines are lost, which is said; nobody is served less for it."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    server = start(shelf, "--access-log", "/dev/full")
+    with server.connect() as sock:
+        get(sock, "/small")
+        until(lambda: bool(server.stderr()))
+        assert get(sock, "/small").body == b"small"
+    server.terminate()
+    assert server.process.wait(DEADLINE) == 0
+    for line in server.stderr():
+        assert line.startswith("lines of the access log are lost: No space left on device")
+
+
 # -- the drain
 
 
@@ -199,6 +246,41 @@ def test_drain_answers_what_has_come(start: Start, shelf: Path) -> None:
         incoming.end()
         last = server.ends()
     assert (last["open"], last["resets"], last["requests"]) == (0, 0, 3)
+
+
+@readers
+def test_drain_while_a_body_is_awaited(start: Start, shelf: Path) -> None:
+    """Its request was answered as not the last; the end comes behind the body all the same."""
+    server = start(shelf, "--drain-timeout", "600")
+    with server.connect() as sock:
+        asked = asks("/small", "POST", Content_Length="20")
+        assert exchange(sock, asked + b"0123456789", "POST").status == 405
+        server.terminate()
+        server.until_it_refuses()
+        sock.sendall(b"0123456789")
+        Incoming(sock).end()
+        last = server.ends()
+    assert (last["open"], last["requests"], last["timeouts"]) == (0, 1, 0)
+
+
+@readers
+def test_drain_amid_a_long_pipeline(start: Start, shelf: Path) -> None:
+    """It takes more than one turn to answer, and the last answer says that it is the last."""
+    for i in range(1000):
+        (shelf / f"{i}").touch()
+    server = start(shelf, "--drain-timeout", "600")
+    with server.connect() as sock:
+        incoming = Incoming(sock)
+        assert get(sock, "/small").body == b"small"
+        os.kill(server.pid, signal.SIGSTOP)
+        sock.sendall(asks("/") * 100)  # a listing each, of some milliseconds
+        server.terminate()
+        os.kill(server.pid, signal.SIGCONT)
+        while "connection" not in (response := incoming.response()).fields:
+            assert response.status == 200
+        assert response.fields["connection"] == "close"
+        incoming.end()
+        server.ends()
 
 
 @loops

@@ -131,6 +131,24 @@ def test_header_timeout(start: Start, root: Path) -> None:
 
 
 @loops
+def test_header_timeout_of_each_head(start: Start, root: Path) -> None:
+    """Each has a deadline of its own, however many come without the connection being idle."""
+    server = start(root, "--header-timeout", "0.4")
+    head = asks("/1.bin")
+    with server.connect() as sock:
+        incoming = Incoming(sock)
+        sock.sendall(head[:20])
+        began = time.monotonic()
+        while time.monotonic() - began < 1.0:
+            sock.sendall(head[20:] + head[:20])  # what is read ends within a head, always
+            assert incoming.response().body == content(1)
+        sock.sendall(head[20:])
+        assert incoming.response().body == content(1)
+        incoming.nothing_more()
+    assert server.stop()["timeouts"] == 0
+
+
+@loops
 def test_header_timeout_without_a_byte(start: Start, root: Path) -> None:
     """Who connects and says nothing is not told anything either."""
     server = start(root, "--header-timeout", "0.4", "--keep-alive-timeout", "60")

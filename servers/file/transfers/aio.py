@@ -15,11 +15,12 @@ Facts
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Final
 
-from pollers.aio.disk import Block, DirectFile, DiskReader, Ticket, open_direct
+from pollers.aio.disk import ALIGNMENT, Block, DirectFile, DiskReader, Ticket, open_direct
 from pollers.base import POLLIN
 from pollers.system import MSG_MORE
 from servers.file.cache import OpenFile
@@ -74,7 +75,7 @@ class AioTransfer:
     def hold(self, mover: AioMover) -> None:
         """Its peer takes nothing more now: its block is the next to be given up."""
         self._holders[mover] = None
-        if self.reader.waiting:
+        if self.reader.waiting and not self._flushing:  # else _flush() will see who has to wait
             self._make_room()
 
     def hold_no_more(self, mover: AioMover) -> None:
@@ -204,20 +205,43 @@ class AioMover:
 def _direct(file: OpenFile) -> DirectFile:
     """The file, opened once more for direct reads; closed with it.  Raises OSError."""
     if not isinstance(file.companion, DirectFile):
-        file.companion = open_direct(file.fd)
+        file.companion = direct_file(file.fd)
     return file.companion
+
+
+def direct_file(fd: int, most: int = ALIGNMENT) -> DirectFile:
+    """Open a file once more, for direct reads by a reader made for an alignment of `most`.
+
+    Raises OSError where it has none, or only in larger units.
+    """
+    direct = open_direct(fd)
+    unit = max(direct.alignment)
+    if unit > most:
+        direct.close()
+        raise OSError(
+            errno.EOPNOTSUPP, f"direct I/O on this file asks for units of {unit} bytes, not {most}"
+        )
+    return direct
 
 
 def _check(root: Root) -> None:
     """Raise CannotServe where the first file of the root has no direct I/O."""
-    for entry in root.entries(b""):
-        if not entry.directory:
+    try:
+        entries = root.entries(b"")
+    except FileNotFoundError:  # it may not be listed: each file tells when it is asked for
+        return
+    for entry in entries:
+        if entry.directory:
+            continue
+        try:
             fd, _ = root.open(entry.name)
-            with open(fd, "rb") as file:
-                try:
-                    open_direct(file.fileno()).close()
-                except OSError as error:
-                    raise CannotServe(
-                        f"--backend aio: {error.strerror}; use --backend sendfile"
-                    ) from None
-            return
+        except FileNotFoundError:  # not to be read by us, or gone
+            continue
+        with open(fd, "rb") as file:
+            try:
+                direct_file(file.fileno()).close()
+            except OSError as error:
+                raise CannotServe(
+                    f"--backend aio: {error.strerror}; use --backend sendfile"
+                ) from None
+        return

@@ -74,12 +74,14 @@ class SpliceTransfer:
             self._empty(inside)
             raise Truncated
         more = 0 if last and inside == left else SPLICE_F_MORE
+        sent = 0
         try:
-            sent = splice(pipe.read_fd, to_fd, inside, flags=SPLICE_F_NONBLOCK | more)
+            while sent != inside:  # a signal cuts it short too: only EAGAIN says that it is full
+                sent += splice(pipe.read_fd, to_fd, inside - sent, flags=SPLICE_F_NONBLOCK | more)
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError:
-            self._empty(inside)
+            self._empty(inside - sent)
             raise
         if sent != inside:
             self._empty(inside - sent)
