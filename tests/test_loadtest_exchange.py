@@ -189,7 +189,8 @@ def test_a_late_message_counts_from_when_it_was_meant_to_go() -> None:
         assert done.messages == 6
         assert done.intended is not None
         assert done.intended.total == 6
-        assert done.service.maximum >= 5 * period
+        # From the actual send it is less, by as much as the first message itself went late.
+        assert done.service.maximum <= done.intended.maximum
         assert done.intended.maximum >= 5 * period
         # From the actual send five of six look fast; from the intended send they were late.
         assert done.intended.sum - done.service.sum >= (4 + 3 + 2 + 1) * period
