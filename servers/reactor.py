@@ -78,6 +78,7 @@ class Reactor:
         self._removed: list[int] = []
         self._graveyard: list[Closable] = []
         self._soon: list[Callable[[], None]] = []
+        self._after: Callable[[], None] | None = None
         self._timers: list[tuple[float, int, Timer]] = []
         self._ties = itertools.count()
         self._signals: list[int] = []
@@ -139,6 +140,13 @@ class Reactor:
         """Call `call` once, after the batch that is being handled."""
         self._soon.append(call)
 
+    def after_batch(self, call: Callable[[], None]) -> None:
+        """Call `call` after every batch and what it wanted done `soon`: for what handlers collect.
+
+        One such call at a time, asked for before `run()`.
+        """
+        self._after = call
+
     def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
         """Call `call` once, `delay` seconds from now."""
         timer = Timer(call)
@@ -176,7 +184,7 @@ class Reactor:
 
     def _run(self) -> None:
         poll, handlers, max_events = self._poll, self.handlers, self.max_events
-        first = self._first
+        first, after = self._first, self._after
         self._running = True
         while self._running:
             wait = 0 if self._soon else self._wait() if self._timers else None
@@ -187,6 +195,8 @@ class Reactor:
                 handlers[fd](bits)
             if self._soon:
                 self._run_soon()
+            if after is not None:
+                after()
             if self._removed:
                 self._bury()
             if self._timers:

@@ -17,6 +17,8 @@ from servers.file.root import Root
 from servers.file.service import FULL, RECEIVE, Service, limit_unsent
 from servers.file.transfers.base import Transfer
 from servers.file.transfers.choice import choose
+from servers.file.transfers.copy import CopyTransfer
+from servers.file.turn import Turn
 from servers.reactor import Reactor
 
 
@@ -31,6 +33,11 @@ class ReactorService(Service):
         self.edge = bool(poller.capabilities & Capability.EDGE) and not poller.emulated
         self.transfer = _transfer(options.backend, self.reactor, self.root)
         self.connections: set[Connection] = set()
+        #: Who sends the small answers, where they are copied.
+        self.turn: Turn | None = None
+        if isinstance(self.transfer, CopyTransfer):
+            self.turn = Turn(self.tally)
+            self.reactor.after_batch(self.turn.flush)
         self._acceptor: Acceptor | None = None
 
     def start(self, listener: socket.socket) -> None:

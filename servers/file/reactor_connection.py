@@ -34,6 +34,7 @@ from servers.file.service import (
     State,
 )
 from servers.file.transfers.base import Pending, Truncated
+from servers.file.transfers.copy import JOINED
 from servers.reactor import Handler
 
 if TYPE_CHECKING:
@@ -60,11 +61,14 @@ class Connection:
         "_session",
         "_settled",
         "_tally",
+        "_turn",
         "_unlimited",
         "_unread",
         "fd",
+        "logged",
         "owed",
         "registered",
+        "send",
         "since",
         "sock",
         "state",
@@ -85,6 +89,10 @@ class Connection:
         self._log = service.access_log
         self._first = service.transfer.sender(sock)
         self._recv = sock.recv
+        #: For the turn, which sends small answers: the socket's own, and whether they are logged.
+        self.send = sock.send
+        self.logged = service.access_log is not None
+        self._turn = service.turn
         self._edge = service.edge
         self._host = host
         #: Whether the next read begins a request, and whether the memo alone may answer it.
@@ -118,6 +126,10 @@ class Connection:
             self.since = now
             if bits & ENDED:
                 self._unread = True
+            elif self._turn is not None and plan.count <= JOINED and not plan.rest:
+                self.state = State.IDLE
+                self._turn.ask(plan, self)
+                return
             if self._answer(plan):
                 self.state = State.IDLE
                 if self._unread:
@@ -175,6 +187,14 @@ class Connection:
 
     # -- sending
 
+    def went(self, plan: Plan, sent: int) -> None:
+        """So much of an answer went at the end of a turn; the rest, if any, is still to go."""
+        if sent == plan.total:
+            assert self._log is not None
+            self._log.add(self._host, plan, plan.length)
+        elif self._go_on(plan, sent):
+            self._after()
+
     def _answer(self, plan: Plan) -> bool:
         """Send a plan.  True where all of it went at once."""
         tally = self._tally
@@ -184,7 +204,7 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._failed(error)
+            self.failed(error)
             return False
         except Truncated:
             self._cut_short()
@@ -227,7 +247,7 @@ class Connection:
             self._cut_short()
             return False
         except OSError as error:
-            self._failed(error)
+            self.failed(error)
             return False
         finally:
             if outgoing.sent != before:
@@ -345,6 +365,7 @@ class Connection:
     def drain(self) -> None:
         """The server ends: answer what has come already, and close where nothing has."""
         if self.state in (State.HEAD, State.IDLE):
+            self._fast = False  # there is no turn to answer in any more
             self.on_readable(POLLIN)
             if self.state is State.IDLE or (self.state is State.HEAD and self._settled):
                 self._service.drop(self)
@@ -358,7 +379,7 @@ class Connection:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._service.drop(self)
 
-    def _failed(self, error: OSError) -> None:
+    def failed(self, error: OSError) -> None:
         """Reading the file or writing to the socket failed."""
         if error.errno not in GONE:
             self._service.complain(error)
