@@ -104,12 +104,8 @@ def say(line: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
+        _silence(1)
         log("stdout is closed: nobody reads the counters")
-        # What is left in the buffer must go somewhere: the interpreter flushes it at the end,
-        # and would exit with code 120.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
 
 
 class RateLimit:
@@ -131,5 +127,19 @@ class RateLimit:
 
 
 def log(message: str) -> None:
-    """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line on stderr.  A reader that has gone away is no reason to stop."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _silence(2)
+
+
+def _silence(fd: int) -> None:
+    """Let what is written to `fd` go nowhere.
+
+    What is left in the buffer must go somewhere: the interpreter flushes it at the end, and would
+    exit with code 120.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)

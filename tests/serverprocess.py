@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -283,3 +284,36 @@ def reset(sock: socket.socket) -> None:
     """Close with RST instead of FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
+
+
+@contextmanager
+def injecting(pid: int, *faults: str) -> Iterator[None]:
+    """Have system calls of a running process fail, as strace(1)'s `-e inject=` has it.
+
+    "accept4:error=ECONNABORTED:when=1+2" fails every other accept4.  Skips where it cannot.
+    """
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace, which injects the fault, is not installed: apt-get install strace")
+    names = ",".join(fault.partition(":")[0] for fault in faults)
+    words = [word for fault in faults for word in ("-e", f"inject={fault}")]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [strace, "-f", "-p", str(pid), "-e", f"trace={names}", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+
+        def attached() -> bool:
+            output = os.pread(said.fileno(), 65536, 0).decode()
+            if process.poll() is not None:
+                pytest.skip(f"strace cannot attach here: {output.strip()}")
+            return "attached" in output
+
+        try:
+            until(attached)
+            yield
+        finally:
+            process.terminate()  # it detaches, and the process goes on
+            process.wait(DEADLINE)

@@ -161,7 +161,7 @@ class Site:
         except (FileNotFoundError, IsADirectoryError):
             if not self._listing or not self._root.is_directory(path):
                 raise FileNotFoundError from None
-            return self._list(path, manner)
+            return self._list(path, request, manner)
 
     def _file(self, path: bytes, request: Request, manner: _Manner) -> Plan:
         """The plan of a file.  Raises as FileCache.open does."""
@@ -248,13 +248,18 @@ class Site:
             where += "?" + request.query.decode("latin-1")
         return self._refusal(301, manner, ("Location", where))
 
-    def _list(self, path: bytes, manner: _Manner) -> Plan:
+    def _list(self, path: bytes, request: Request, manner: _Manner) -> Plan:
         shown = "/" + path.decode("utf-8", "replace") + ("/" if path else "")
         page = listing.render(shown, self._root.entries(path), not path)
-        fields = [
+        fields = [("ETag", f'"{_digest(page)}"'), *manner.fields]
+        outcome = conditional.evaluate(request.method, request.fields, fields[0][1], None)
+        if outcome is Outcome.FAILED:
+            return self._refusal(412, manner)
+        if outcome is Outcome.NOT_MODIFIED:
+            return Plan(304, fields, self._date(), close=manner.close)
+        fields += [
             ("Content-Type", "text/html; charset=utf-8"),
             ("Content-Length", str(len(page))),
-            *manner.fields,
         ]
         body = b"" if manner.silent else page
         return Plan(200, fields, self._date(), body=body, close=manner.close)
@@ -301,4 +306,8 @@ def _rests_on(plan: Plan) -> set[bytes]:
 
 def _boundary(file: OpenFile, wanted: list[tuple[int, int]]) -> str:
     """The same for the same answer; not to be guessed by who wrote the file."""
-    return hashlib.blake2b(f"{file.etag} {wanted}".encode(), digest_size=16).hexdigest()
+    return _digest(f"{file.etag} {wanted}".encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

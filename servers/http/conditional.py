@@ -38,10 +38,11 @@ class Outcome(enum.Enum):
     FAILED = enum.auto()  # 412
 
 
-def evaluate(method: str, fields: Mapping[str, str], etag: str, modified: int) -> Outcome:
+def evaluate(method: str, fields: Mapping[str, str], etag: str, modified: int | None) -> Outcome:
     """Judge a request for a representation that exists, with this (strong, quoted) entity tag.
 
-    `modified` is the Last-Modified of the answer, in seconds.
+    `modified` is the Last-Modified of the answer, in seconds; where there is none (None), no
+    condition that has a date means anything (13.1.3, 13.1.4).
     """
     if method in _UNCONDITIONAL:
         return Outcome.PROCEED
@@ -51,7 +52,7 @@ def evaluate(method: str, fields: Mapping[str, str], etag: str, modified: int) -
     if wanted is not None:
         if wanted != "*" and etag not in _tags(wanted, strong=True):
             return Outcome.FAILED
-    else:
+    elif modified is not None:
         since = _date(fields, "if-unmodified-since")
         if since is not None and modified > since:
             return Outcome.FAILED
@@ -60,7 +61,7 @@ def evaluate(method: str, fields: Mapping[str, str], etag: str, modified: int) -
     if known is not None:
         if known == "*" or etag in _tags(known, strong=False):
             return Outcome.NOT_MODIFIED if reading else Outcome.FAILED
-    elif reading:
+    elif reading and modified is not None:
         since = _date(fields, "if-modified-since")
         if since is not None and modified <= since:
             return Outcome.NOT_MODIFIED

@@ -7,6 +7,8 @@ import random
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from serving import (
     Combination,
     EchoServer,
     echo,
+    injecting,
     read_exactly,
     reset,
     until,
@@ -214,3 +217,29 @@ def test_stdout_closed_by_its_reader(start: Callable[..., EchoServer]) -> None:
     server.terminate()
     assert server.process.wait(20) == 0
     assert server.stderr() == ["stdout is closed: nobody reads the counters"]
+
+
+def test_stderr_closed_by_its_reader() -> None:
+    """Nobody reads the log any more: no reason to stop, or to end with another code."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    program = "from servers.lifecycle import log; log('one'); log('two'); print('went on')"
+    try:
+        words = [sys.executable, "-c", program]
+        ended = subprocess.run(words, stdout=subprocess.PIPE, stderr=write_end, timeout=60)
+    finally:
+        os.close(write_end)
+    assert (ended.returncode, ended.stdout) == (0, b"went on\n")
+
+
+@pytest.mark.parametrize("combination", LOOPS, ids=str, indirect=True)
+def test_connections_that_end_before_they_are_accepted(start: Callable[..., EchoServer]) -> None:
+    """accept(2) tells of them by ECONNABORTED: no reason to stop, or to forget the others."""
+    server = start()
+    with injecting(server.pid, "accept4:error=ECONNABORTED:when=1+2"), ExitStack() as stack:
+        socks = [stack.enter_context(server.connect()) for _ in range(10)]
+        for sock in socks:
+            echo(sock, b"accepted after all")
+    server.terminate()
+    assert server.process.wait(20) == 0
+    assert len(server.stderr()) <= 2, "a line a second at the most"

@@ -35,6 +35,22 @@ reference = pytest.mark.parametrize("combination", [REFERENCE], ids=str, indirec
 
 
 @loops
+def test_a_listing_has_a_tag_and_no_date(server: FileServer) -> None:
+    with server.connect() as sock:
+        page = get(sock, "/listed/")
+        tag = page.fields["etag"]
+        assert "last-modified" not in page.fields
+        known = get(sock, "/listed/", if_none_match=tag)
+        assert (known.status, known.body, known.fields["etag"]) == (304, b"", tag)
+        assert get(sock, "/listed/", if_match=tag).body == page.body
+        assert get(sock, "/listed/", if_match='"another"').status == 412
+        long_ago = "Thu, 01 Jan 1970 00:00:01 GMT"
+        assert get(sock, "/listed/", if_unmodified_since=long_ago).body == page.body
+        assert get(sock, "/listed/", if_modified_since=page.fields["date"]).body == page.body
+        assert get(sock, "/deep/", if_none_match=tag).status == 200
+
+
+@loops
 @pytest.mark.parametrize(
     "target",
     [
@@ -256,7 +272,6 @@ def test_listing(server: FileServer) -> None:
     with server.connect() as sock:
         page = get(sock, "/listed/")
         assert page.fields["content-type"] == "text/html; charset=utf-8"
-        assert "etag" not in page.fields
         text = page.body.decode()
         assert "<title>Index of /listed/</title>" in text
         links = re.findall('<a href="([^"]*)"><bdi>([^<]*)</bdi>', text)
