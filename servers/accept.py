@@ -13,20 +13,17 @@ once a second, and try again.  Connections wait in the kernel's backlog meanwhil
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from pollers.base import POLLIN
-from servers.lifecycle import RateLimit, Tally
+from servers.lifecycle import EXHAUSTED, RateLimit, Tally
 from servers.listen import BACKLOG
 from servers.reactor import Reactor, Timer
 
 #: Seconds without accepting after EMFILE and its like.
 RETRY: Final = 0.25
-
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:

@@ -10,6 +10,7 @@ they close or the drain timeout has passed, and a second signal ends the wait.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -26,6 +27,8 @@ from pollers.base import Counters
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: The signal that asks for the counters so far.
 COUNTERS_SIGNAL: Final = signal.SIGUSR1
+#: What a call fails with when there are no fds or no memory left: it may work later.
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class CannotServe(Exception):

@@ -15,7 +15,6 @@ The memo
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import time
 from collections import defaultdict
@@ -32,14 +31,13 @@ from servers.http.conditional import Outcome
 from servers.http.dates import Clock, format_date
 from servers.http.request import Request
 from servers.http.target import Location, decode_path
-from servers.lifecycle import RateLimit
+from servers.lifecycle import EXHAUSTED, RateLimit
 
 #: Plans that are remembered, and the longest head of one, bytes.
 MEMO: Final = 4096
 MEMO_HEAD: Final = 2048
 INDEX: Final = b"index.html"
 ALLOW: Final[Field] = ("Allow", "GET, HEAD, OPTIONS")
-EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class Site:

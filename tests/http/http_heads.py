@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import string
 
+import pytest
 from hypothesis import strategies as st
+
+from servers.http.request import BadRequest, Limits, Request, parse
 
 TOKEN = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 
@@ -37,3 +40,20 @@ def heads(draw: st.DrawFn) -> bytes:
     version = draw(st.sampled_from(["1.0", "1.1"]))
     fields = [f"{name}:{' ' * len(name)}{value}" for name, value in draw(FIELDS)]
     return head(*fields, line=f"{method} {draw(TARGETS)} HTTP/{version}")
+
+
+LIMITS = Limits()
+
+
+def parsed(*fields: str, line: str = "GET / HTTP/1.1", host: str | None = "localhost") -> Request:
+    """What parse() makes of a head."""
+    return parse(head(*fields, line=line, host=host), LIMITS)
+
+
+def status(raw: bytes, limits: Limits = LIMITS) -> int:
+    """The status with which parse() refuses what is no head."""
+    with pytest.raises(BadRequest) as caught:
+        parse(raw, limits)
+    assert caught.value.reason
+    assert caught.value.reason.isprintable()
+    return caught.value.status
