@@ -67,6 +67,7 @@ def answers_of(sock: socket.socket, requests: bytes) -> bytes:
 
 @pytest.mark.parametrize("combination", LOOPS[:1], ids=str, indirect=True)
 @pytest.mark.parametrize("watcher", ["auto", "none"])
+@pytest.mark.timeout(240)  # it is about a number of requests, not about a time
 def test_link_race(start: Callable[..., FileServer], swapped: Path, watcher: str) -> None:
     """50,000 requests: what came is from inside, or a 404."""
     server = start(swapped, "--watcher", watcher)
