@@ -6,12 +6,16 @@ import argparse
 import json
 import platform
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from pollers import limits, registry
 from pollers.base import Capability
+
+if TYPE_CHECKING:
+    from pollers.aio.probe import PathReport
 
 EPILOG = """exit status: 0 if every poller that this platform should have works and every limit
 is high enough, 1 if not, 2 for a wrong command line"""
@@ -20,7 +24,22 @@ is high enough, 1 if not, 2 for a wrong command line"""
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pollers", description=__doc__, epilog=EPILOG)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="tell as well whether direct reads in DIR are asynchronous; may be repeated",
+    )
     options = parser.parse_args(arguments)
+    paths: list[PathReport] = []
+    if options.path:
+        from pollers.aio.probe import probe_path  # needs numpy, which the rest does not
+
+        try:
+            paths = [probe_path(path) for path in options.path]
+        except OSError as error:
+            parser.error(f"--path: {error.strerror}; name a directory")
 
     adapters = registry.probe_all()
     found = limits.read()
@@ -32,10 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
             "pollers": [adapter.as_dict() for adapter in adapters],
             "connections": limits.CONNECTIONS,
             "limits": [limit.as_dict() for limit in found],
+            "paths": [path.as_dict() for path in paths],
         }
         print(json.dumps(report, indent=2))
     else:
         _show(adapters, found)
+        _show_paths(paths)
     missing = any(adapter.expected and not adapter.available for adapter in adapters)
     low = any(limit.enough is False for limit in found)
     return 1 if missing or low else 0
@@ -76,6 +97,16 @@ def _show(adapters: list[registry.Availability], found: list[limits.Limit]) -> N
     for limit in found:
         if limit.remedy:
             console.print(f"{limit.name} is too low: {limit.remedy}", soft_wrap=True, markup=False)
+
+
+def _show_paths(paths: list[PathReport]) -> None:
+    console = Console(highlight=False)
+    for path in paths:
+        # Never wrapped either: it is one line for each.
+        where = f"{path.path} ({path.filesystem or 'filesystem unknown'})"
+        advice = f"; {path.remedy}" if path.remedy else ""
+        line = f"Direct reads in {where}: {path.summary}{advice}"
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _works(adapter: registry.Availability) -> str:

@@ -37,6 +37,7 @@ IOCB: Final = np.dtype(
 IO_EVENT: Final = np.dtype([("data", "u8"), ("obj", "u8"), ("res", "i8"), ("res2", "i8")])
 
 IOCB_CMD_PREAD: Final = 0
+IOCB_CMD_PWRITE: Final = 1
 IOCB_CMD_POLL: Final = 5  # Linux 4.18
 
 #: In `flags`: add one to the eventfd `resfd` when this operation completes.

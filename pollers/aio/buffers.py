@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Buffers:
@@ -41,6 +42,12 @@ class Buffers:
         """The bytes from `start` to `stop` of one buffer, read-only."""
         base = number * self._stride
         return self._memory[base + start : base + stop]
+
+    def rows(self) -> NDArray[np.uint8]:
+        """All of them as one read-only array, a row each."""
+        count = len(self.addresses)
+        flat = np.frombuffer(self._memory, np.uint8, count * self._stride)
+        return flat.reshape(count, self._stride)
 
     def close(self) -> None:
         """Let the mapping go once no view of it is left.  The kernel must be done with it."""

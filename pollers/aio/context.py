@@ -8,7 +8,10 @@ Facts
     their address: an armed iocb is neither moved nor used for something else.
 *   io_submit stops at the first bad iocb and returns how many came before it; only when the
     first one is bad does it return that one's error.
-*   A context belongs to one address space: a forked child gets EINVAL from all of these.
+*   A context belongs to one address space: a forked child gets EINVAL from all of these, and is
+    told so in words.
+*   io_submit knows no EINTR and io_getevents no EAGAIN.  Tools that inject errors do, and nothing
+    has happened then: the call is made again.
 *   io_destroy(2) cancels what can be cancelled and waits for the rest.
 """
 
@@ -18,15 +21,22 @@ import ctypes
 import errno
 import os
 import time
+import weakref
 from typing import Any, Final
 
 import numpy as np
 
 from pollers.aio.abi import IO_EVENT, numbers
+from pollers.aio.ring import Columns, Ring
 from pollers.syscall import Timespec, check
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _NOW: Final = Timespec(0, 0)
+#: How often in a row io_getevents may answer EAGAIN, which it never should.
+_PATIENCE: Final = 100
+_FORKED: Final = (
+    "this AIO context belongs to the process that this one was forked from; make one here"
+)
 
 #: Reasons of io_setup's refusals, with what to do.
 _REFUSALS: Final = {
@@ -59,13 +69,20 @@ _cancel: Final = _function(ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p)
 class Context:
     """An AIO context for `capacity` operations that are under way or not yet reaped.
 
+    `mapped` False keeps it from reading completions out of the ring (pollers.aio.ring).
     Raises OSError, with the reason and what to do, where the kernel refuses one.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, mapped: bool = True) -> None:
         self._numbers = numbers()
         self._pid = os.getpid()
         self._cancelled = np.zeros(1, IO_EVENT)
+        self._make_room(0)
+        #: Calls of io_getevents, and completions that were taken without one.
+        self.getevents_calls = 0
+        self.taken = 0
+        #: Whether this is a forked child's copy, which can do nothing but close().
+        self.foreign = False
         handle = ctypes.c_ulong(0)
         if _setup(self._numbers.setup, capacity, ctypes.addressof(handle)) == -1:
             number = ctypes.get_errno()
@@ -73,6 +90,15 @@ class Context:
             raise OSError(number, f"io_setup({capacity}): {reason}")
         self.capacity = capacity
         self._id = handle.value
+        #: Where completions are read without a call; None where they are not, and why.
+        self.ring: Ring | None = None
+        self.unmapped = "" if mapped else "it was not asked for"
+        if mapped:
+            try:
+                self.ring = Ring(self._id)
+            except OSError as error:
+                self.unmapped = error.strerror or str(error)
+        _contexts.add(self)
 
     def submit(self, addresses: int, count: int) -> int:
         """Start operations: `addresses` points to `count` addresses of iocbs.  Return how many.
@@ -80,7 +106,13 @@ class Context:
         Fewer than `count` means that the next one is bad, or that the context is full: submit
         again from there to learn which.  Raises OSError: EBADF, EINVAL (the first one), EAGAIN.
         """
-        started = _submit(self._numbers.submit, self._id, count, addresses)
+        started: int = _submit(self._numbers.submit, self._id, count, addresses)
+        if started >= 0:
+            return started
+        while started == -1 and ctypes.get_errno() == errno.EINTR:
+            started = _submit(self._numbers.submit, self._id, count, addresses)
+        if started == -1:
+            self.check_ours()
         return check(started, "io_submit")
 
     def reap(self, events: int, least: int, most: int, timeout: float | None) -> int:
@@ -93,18 +125,56 @@ class Context:
         if timeout is not None:
             wait = Timespec.of(timeout) if timeout > 0 else _NOW
             limit = ctypes.addressof(wait)
+        self.getevents_calls += 1
         count = _getevents(self._numbers.getevents, self._id, least, most, events, limit)
+        if count == -1:
+            self.check_ours()
         return check(count, "io_getevents")
 
     def wait(self, events: int, least: int, most: int, timeout: float | None) -> int:
         """As `reap`, but a signal does not end the wait: what remains of it is waited for."""
         deadline = time.monotonic() + timeout if timeout is not None and timeout > 0 else None
+        refusals = 0
         while True:
             try:
                 return self.reap(events, least, most, timeout)
             except InterruptedError:
-                if deadline is not None:
-                    timeout = max(0.0, deadline - time.monotonic())
+                pass
+            except BlockingIOError:
+                refusals += 1
+                if refusals == _PATIENCE:
+                    raise
+            if deadline is not None:
+                timeout = max(0.0, deadline - time.monotonic())
+
+    def completions(self, least: int, most: int, timeout: float | None) -> Columns:
+        """Up to `most` completions as two columns, the `data` and `res` of each.
+
+        From the ring, without a call, where that has any; else as `wait` gets them.
+        """
+        ring = self.ring
+        if ring is not None:
+            columns = ring.take(most)
+            if len(columns[0]) or not least:
+                self.taken += len(columns[0])
+                return columns
+        return self.gathered(self.gather(least, most, timeout))
+
+    def gather(self, least: int, most: int, timeout: float | None) -> int:
+        """As `wait`, into an array of the context's own; `gathered()` has what came."""
+        if most > len(self._events):
+            self._make_room(most)
+        events = self._events_at
+        if timeout is None:  # the short way, as long as nothing goes wrong
+            self.getevents_calls += 1
+            count: int = _getevents(self._numbers.getevents, self._id, least, most, events, None)
+            if count >= 0:
+                return count
+        return self.wait(events, least, most, timeout)
+
+    def gathered(self, count: int) -> Columns:
+        """The first `count` that the last `gather()` brought, as copies."""
+        return self._data[:count].copy(), self._results[:count].copy()
 
     def cancel(self, address: int) -> None:
         """Ask for the end of the operation whose iocb is at `address`.
@@ -120,5 +190,36 @@ class Context:
     def close(self) -> None:
         """Destroy the context.  In a forked child it does nothing: there is none."""
         handle, self._id = self._id, 0
+        if self.ring is not None and not self.foreign:
+            self.ring.forget("this AIO context is closed")
         if handle and os.getpid() == self._pid:
             check(_destroy(self._numbers.destroy, handle), "io_destroy")
+
+    def leave(self) -> None:
+        """For the hook of fork(2): this is the child's copy."""
+        self.foreign = True
+        if self.ring is not None:
+            self.ring.forget(_FORKED)
+
+    def check_ours(self) -> None:
+        """Raise OSError(EINVAL) in a forked child, which has no part in its parent's context."""
+        if self.foreign:
+            raise OSError(errno.EINVAL, _FORKED)
+
+    def _make_room(self, most: int) -> None:
+        events = self._events = np.zeros(most, IO_EVENT)
+        self._events_at = events.ctypes.data
+        self._data = events["data"].view(np.int64)
+        self._results = events["res"]
+
+
+#: What a forked child has to leave alone.
+_contexts: Final[weakref.WeakSet[Context]] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for context in _contexts:
+        context.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)

@@ -16,8 +16,12 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
+from typing import Final
 
 from pollers.statx import Alignment, direct_io_alignment
+
+#: The most that files ask for, except on devices with blocks larger than a page.
+ALIGNMENT: Final = 4096
 
 
 @dataclass(slots=True)
@@ -44,7 +48,7 @@ def open_direct(fd: int) -> DirectFile:
         # O_DIRECT means something else to a pipe, and opening a FIFO may wait.
         raise OSError(errno.EINVAL, "direct I/O is for regular files and block devices")
     try:
-        direct = _open_again(fd)
+        direct = open_again(fd, direct=True)
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise _no_direct_io(errno.EINVAL, "its filesystem refuses O_DIRECT") from None
@@ -61,9 +65,20 @@ def open_direct(fd: int) -> DirectFile:
         raise _no_direct_io(errno.EOPNOTSUPP, reason) from None
 
 
-def _open_again(fd: int) -> int:
+def check_alignment(file: DirectFile, most: int) -> None:
+    """Raise ValueError where a reader that was made for an alignment of `most` cannot read it."""
+    if max(file.alignment) > most:
+        raise ValueError(
+            f"this file asks for an alignment of {max(file.alignment)}, and the reader was made "
+            f"for {most}; make it with alignment={max(file.alignment)}"
+        )
+
+
+def open_again(fd: int, *, direct: bool = False) -> int:
+    """A new open file of the inode behind `fd`, for reading.  Raises OSError."""
     if sys.platform == "linux":
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
+        return os.open(f"/proc/self/fd/{fd}", flags)
     else:  # noqa: RET505 - mypy would call what follows unreachable
         raise OSError(errno.EINVAL, "files are opened again by /proc/self/fd on Linux only")
 

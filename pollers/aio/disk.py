@@ -38,27 +38,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
-import sys
-import time
 from collections import OrderedDict, deque
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 
-from pollers.aio.abi import IO_EVENT, IOCB, IOCB_CMD_PREAD, IOCB_FLAG_RESFD
+from pollers.aio import eventfd
+from pollers.aio.abi import IOCB, IOCB_CMD_PREAD, IOCB_FLAG_RESFD
 from pollers.aio.buffers import Buffers
 from pollers.aio.context import Context
+from pollers.aio.counters import DiskCounters, submit
+from pollers.aio.direct import ALIGNMENT as ALIGNMENT
 from pollers.aio.direct import DirectFile as DirectFile
+from pollers.aio.direct import check_alignment
 from pollers.aio.direct import open_direct as open_direct
-from pollers.aio.reads import NO_SLOT, DiskCounters, Done
+from pollers.aio.reads import NO_SLOT, PATIENCE, Done
 from pollers.aio.reads import Block as Block
 from pollers.aio.reads import Ticket as Ticket
-
-#: The most that files ask for, except on devices with blocks larger than a page.
-ALIGNMENT: Final = 4096
-#: What adds one to an eventfd: a u64 in the machine's order.
-_ONE: Final = (1).to_bytes(8, sys.byteorder)
 
 
 class DiskReader:
@@ -84,19 +80,17 @@ class DiskReader:
         self.block = block
         self.alignment = alignment
         self.closed = False
-        self.counters = DiskCounters(voluntary_switches=0 if count_switches else None)
+        self._counters = DiskCounters(voluntary_switches=0 if count_switches else None)
         with contextlib.ExitStack() as undo:
             self._context = Context(depth)
             undo.callback(self._context.close)
-            self._eventfd = _new_eventfd()
+            self._eventfd = eventfd.new()
             undo.callback(os.close, self._eventfd)
             # `block` bytes that begin and end anywhere: rounding outwards adds one unit at most
             # to what rounding `block` itself up makes of it.
             self._buffers = Buffers(depth, block + alignment, alignment)
             undo.pop_all()
         self._prepare_iocbs()
-        self._events = np.zeros(depth, IO_EVENT)
-        self._events_at = self._events.ctypes.data
         #: Reads that the kernel does not have yet, oldest first; a cancelled one leaves at once.
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
         #: slot -> the read that it is for, while the kernel has it.
@@ -106,6 +100,8 @@ class DiskReader:
         self._finished: deque[tuple[Ticket, Block]] = deque()
         #: Whether flush() left reads behind, for want of a buffer.
         self._starved = False
+        #: How often in a row io_submit was out of memory.
+        self._refusals = 0
 
     # -- asking
 
@@ -120,11 +116,7 @@ class DiskReader:
             raise ValueError(f"count must be from 0 to {self.block}, not {count}")
         if not 0 <= offset < 1 << 63:
             raise ValueError(f"offset must be from 0 to 2**63 - 1, not {offset}")
-        if max(file.alignment) > self.alignment:
-            raise ValueError(
-                f"this file asks for an alignment of {max(file.alignment)}, and the reader was "
-                f"made for {self.alignment}; make it with DiskReader(alignment=...)"
-            )
+        check_alignment(file, self.alignment)
         ticket = Ticket(file, offset, count, done)
         self._queue[ticket] = None
         return ticket
@@ -160,8 +152,7 @@ class DiskReader:
         self._check_open()
         self._starved = False  # the flush() to come makes a nudge superfluous
         # Before the ring is read, so that a completion in between is signalled again.
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._eventfd, 8)
+        eventfd.clear(self._eventfd)
         if self._in_flight:
             self._collect()
         called = 0
@@ -181,6 +172,13 @@ class DiskReader:
         if self._queue:  # nothing is left there by a `done` that closed the reader
             self.flush()
         return called
+
+    @property
+    def counters(self) -> DiskCounters:
+        """What this reader did since it was made."""
+        counters = self._counters
+        counters.taken, counters.getevents = self._context.taken, self._context.getevents_calls
+        return counters
 
     @property
     def pending(self) -> int:
@@ -266,29 +264,21 @@ class DiskReader:
         self._in_flight += total
         while sent < total:
             try:
-                sent += self._submit(sent, total - sent)
+                sent += submit(
+                    self._context, self._counters, self._to_submit_at + 8 * sent, total - sent
+                )
+                self._refusals = 0
             except OSError as error:
-                if error.errno == errno.EAGAIN and self._in_flight > total - sent:
-                    self._put_back(slots[sent:])  # a completion will come, and reap() tries again
-                    return False
+                if error.errno == errno.EAGAIN:
+                    if self._in_flight > total - sent:
+                        self._put_back(slots[sent:])  # a completion will come: reap() tries again
+                        return False
+                    self._refusals += 1
+                    if self._refusals < PATIENCE:
+                        continue
                 self._refuse(slots[sent], error.errno or errno.EIO)
                 sent += 1
         return True
-
-    def _submit(self, first: int, count: int) -> int:
-        counters = self.counters
-        counters.submits += 1
-        switches = 0 if counters.voluntary_switches is None else _voluntary_switches()
-        start = time.perf_counter()
-        try:
-            return self._context.submit(self._to_submit_at + 8 * first, count)
-        finally:
-            took = time.perf_counter() - start
-            counters.submit_seconds += took
-            if took > counters.longest_submit:
-                counters.longest_submit = took
-            if counters.voluntary_switches is not None:
-                counters.voluntary_switches += _voluntary_switches() - switches
 
     def _put_back(self, slots: list[int]) -> None:
         """Return to the head of the queue what the kernel has no room for."""
@@ -306,7 +296,7 @@ class DiskReader:
 
     def _fail(self, ticket: Ticket, number: int) -> None:
         """Leave word for reap()."""
-        self.counters.errors += 1
+        self._counters.errors += 1
         block = Block(self, NO_SLOT, memoryview(b""), ticket.error(number))
         self._finished.append((ticket, block))
 
@@ -319,10 +309,9 @@ class DiskReader:
 
     def _collect(self) -> None:
         """Take from the ring all that has completed: `depth` at most, so that one call will do."""
-        count = self._context.wait(self._events_at, 0, self.depth, 0)
-        events = self._events[:count]
-        buffers, counters = self._buffers, self.counters
-        for slot, result in zip(events["data"].tolist(), events["res"].tolist(), strict=True):
+        slots, results = self._context.completions(0, self.depth, 0)
+        buffers, counters = self._buffers, self._counters
+        for slot, result in zip(slots.tolist(), results.tolist(), strict=True):
             ticket = self._vacate(slot)
             if ticket.done is None:
                 buffers.free.append(slot)
@@ -346,23 +335,9 @@ class DiskReader:
 
     def _nudge(self) -> None:
         """Make the eventfd readable."""
-        os.write(self._eventfd, _ONE)
+        eventfd.nudge(self._eventfd)
 
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("operation on a closed disk reader")
-
-
-def _new_eventfd() -> int:
-    if sys.platform == "linux":
-        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    else:  # noqa: RET505 - mypy would call what follows unreachable
-        raise OSError(errno.ENOSYS, "eventfd(2) and Linux AIO exist on Linux only")
-
-
-def _voluntary_switches() -> int:
-    """How often this thread has slept since it began."""
-    if sys.platform == "linux":
-        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    else:  # noqa: RET505 - as above
-        raise OSError(errno.ENOSYS, "RUSAGE_THREAD is asked for on Linux only")
+        self._context.check_ours()

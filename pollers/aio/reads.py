@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Final, Protocol, TypeAlias
 
 from pollers.aio.direct import DirectFile
 
 #: The slot of a block that has no buffer.
 NO_SLOT: Final = -1
+
+#: How often in a row io_submit(2) may answer EAGAIN while nothing is under way, which is a want of
+#: memory (or somebody who injects errors); then the read fails with it.
+PATIENCE: Final = 100
 
 
 class Owner(Protocol):
@@ -66,22 +69,3 @@ class Ticket:
     def error(self, number: int) -> OSError:
         what = f"direct read of {self.count} bytes at {self.offset}"
         return OSError(number, f"{what}: {os.strerror(number)}")
-
-
-@dataclass(slots=True)
-class DiskCounters:
-    """What a reader did since it was made."""
-
-    #: Reads that completed, cancelled ones not among them, and the bytes that were asked for.
-    reads: int = 0
-    bytes: int = 0
-    errors: int = 0
-    #: Calls of io_submit(2), the time inside all of them, and inside the longest one (seconds).
-    submits: int = 0
-    submit_seconds: float = 0.0
-    longest_submit: float = 0.0
-    #: How often this thread slept in them; None unless it was asked for.
-    voluntary_switches: int | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        return asdict(self)

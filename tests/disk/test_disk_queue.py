@@ -43,7 +43,10 @@ def test_nothing_is_sent_before_flush_and_all_of_it_at_once(
         "submit_seconds": reader.counters.submit_seconds,
         "longest_submit": reader.counters.submit_seconds,
         "voluntary_switches": None,
+        "taken": reader.counters.taken,
+        "getevents": reader.counters.getevents,
     }
+    assert (reader.counters.taken == 8) != (reader.counters.getevents > 0), "ring, or calls"
 
 
 @pytest.mark.parametrize("depth", [1, 3, 64])
