@@ -31,7 +31,7 @@ from typing import Any, Final
 import gevent
 import psutil
 
-from loadtest import _peers
+from loadtest import _affinity, _peers
 from loadtest._attest import look
 from loadtest._options import Options
 from loadtest._server import START_TIMEOUT, Server, ServerError, ServerUnavailable
@@ -141,7 +141,7 @@ class Nginx(Server):
         for number, pid in enumerate(workers):
             if options.server_cpus:
                 core = options.server_cpus[number % len(options.server_cpus)]
-                psutil.Process(pid).cpu_affinity([core])
+                _affinity.pin(pid, [core])
         self.ready = {
             "ready": True,
             "server": "nginx",

@@ -27,6 +27,7 @@ from gevent import subprocess
 from gevent.event import AsyncResult
 from gevent.queue import Empty, Queue
 
+from loadtest import _affinity
 from loadtest._options import AUTO, Options
 
 logger = logging.getLogger(__name__)
@@ -148,10 +149,8 @@ class Server:
     def cores(self) -> int:
         """How many cores it can fill: no more than it has processes, nor than they may run on."""
         try:
-            usable = {
-                core for pid in self.pids for core in psutil.Process(pid).cpu_affinity() or []
-            }
-        except (AttributeError, psutil.NoSuchProcess):  # this system does not tell; it has ended
+            usable = {core for pid in self.pids for core in _affinity.cores_of(pid)}
+        except psutil.NoSuchProcess:
             usable = set()
         return min(len(self.pids), len(usable) or len(self.pids))
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import gevent
-import psutil
 from gevent import subprocess
 from gevent.queue import Queue
 
+from loadtest import _affinity
 from loadtest._options import Options
 
 #: Seconds for the helper to report once more and close its connections.
@@ -68,7 +68,7 @@ class SwarmLink:
         )
         self.cpu = cpu
         if cpu is not None:
-            psutil.Process(self._process.pid).cpu_affinity([cpu])
+            _affinity.pin(self._process.pid, [cpu])
         self._lines: Queue[dict[str, Any] | None] = Queue()
         # A greenlet of its own: a user's is killed when it stops, perhaps in the middle of a line.
         self._reader = gevent.spawn(self._read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import gevent
-import psutil
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest import _measurement
+from loadtest import _affinity, _measurement
 from loadtest._figures import summary
 from loadtest._measurement import Measurement, MeasurementError
 from loadtest._nginx import Nginx
@@ -187,7 +187,7 @@ class TestRun:
     def unpin(self) -> None:
         """Let Locust run on every core again."""
         if self._affinity:
-            psutil.Process().cpu_affinity(self._affinity)
+            _affinity.pin(os.getpid(), self._affinity)
             self._affinity = []
 
     def write(self, result: dict[str, Any]) -> None:
@@ -204,9 +204,8 @@ class TestRun:
 
     def _pin(self) -> None:
         if self.options.load_cpus:
-            process = psutil.Process()
-            self._affinity = process.cpu_affinity() or []
-            process.cpu_affinity(self.options.load_cpus)
+            self._affinity = _affinity.cores_of(os.getpid())
+            _affinity.pin(os.getpid(), self.options.load_cpus)
 
     def _measure(self, measurement: Measurement, swarms: int) -> None:
         try:

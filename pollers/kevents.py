@@ -19,7 +19,16 @@ Some facts about kevents
 *   NOTE_LOWAT above any buffer's size hides data and leaves EV_EOF: an interest in POLLRDHUP
     alone.  Pipes ignore it, and report POLLIN instead.
 *   EVFILT_READ of a regular file is silent at end of file; NOTE_FILE_POLL (FreeBSD 11) makes it
-    behave as poll(2) does.
+    behave as poll(2) does, and so does OpenBSD's NOTE_EOF.  macOS and NetBSD have neither.
+*   Which of the flags that were given come back in a record differs: FreeBSD takes EV_ADD,
+    EV_DELETE, EV_ENABLE and EV_DISABLE out, OpenBSD and NetBSD copy the change as it was, macOS
+    keeps EV_ADD and EV_ENABLE.  A receipt is EV_ERROR alone, but on macOS EV_ERROR beside what
+    was given.  So flags are tested bit by bit and never compared.
+*   macOS and OpenBSD use 0x2000 (EV_FLAG1) in records for urgent data and for hang-ups of their
+    own poll(2); it is not looked at.
+
+What is only remembered of macOS, OpenBSD and NetBSD, or read and not run, is named in
+tests/test_kevents_systems.py.
 """
 
 from __future__ import annotations
@@ -79,7 +88,9 @@ class Dialect:
 DIALECTS: Final[dict[str, Dialect]] = {
     "freebsd": Dialect(file_poll=0x2),
     "darwin": Dialect(user=-10),
-    "netbsd": Dialect(read=0, write=1, user=8),  # EVFILT_USER came with NetBSD 10
+    # Where the release has no EVFILT_USER yet, adding it is EINVAL, and a pipe does.
+    "openbsd": Dialect(user=-10, file_poll=0x2),
+    "netbsd": Dialect(read=0, write=1, user=8),
 }
 #: Elsewhere: EVFILT_READ and EVFILT_WRITE are -1 and -2, and a pipe does for EVFILT_USER.
 OTHER: Final = Dialect(user=None)
@@ -153,6 +164,14 @@ def registration(interest: int, edge: bool, oneshot: bool, dialect: Dialect) -> 
 def added(fd: int, new: Registration) -> list[Change]:
     """The changes that register `fd`."""
     return [_add(fd, filter_, mode) for filter_, mode in new.filters.items()]
+
+
+def by_fd(changes: Sequence[Change], errors: Sequence[int]) -> dict[int, list[int]]:
+    """The errno of each change, 0 where it was made, under its fd: {fd: errors of its changes}."""
+    found: dict[int, list[int]] = {}
+    for change, error in zip(changes, errors, strict=True):
+        found.setdefault(change.ident, []).append(error)
+    return found
 
 
 def deleted(fd: int, filters: Iterable[int]) -> list[Change]:

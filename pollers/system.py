@@ -55,6 +55,31 @@ def sendfile_with_head(out_fd: int, in_fd: int, offset: int, count: int, head: b
 REUSEPORT: Final[int] = 0x00010000 if sys.platform.startswith("freebsd") else socket.SO_REUSEPORT
 
 
+def pipe() -> tuple[int, int]:
+    """The read end and the write end of a pipe, both non-blocking and close-on-exec.
+
+    pipe2(2), or where that is missing (macOS) a pipe that is set up afterwards.  Raises OSError.
+    """
+    if sys.platform != "darwin":
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    else:
+        read_fd, write_fd = os.pipe()  # close-on-exec since PEP 446
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+    return read_fd, write_fd
+
+
+def forget_pages(fd: int) -> None:
+    """Ask the kernel to drop the pages of an open file from memory (posix_fadvise, DONTNEED).
+
+    Raises OSError; ENOSYS where there is no such call (macOS).
+    """
+    if sys.platform != "darwin":
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    else:
+        raise OSError(errno.ENOSYS, "macOS has no posix_fadvise(2) to drop a file's pages with")
+
+
 def resize_pipe(fd: int, size: int) -> int:
     """Ask for room for `size` bytes in a pipe (F_SETPIPE_SZ, Linux 2.6.35); return what it has.
 

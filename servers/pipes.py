@@ -25,7 +25,7 @@ class Pipe:
     __slots__ = ("read_fd", "write_fd")
 
     def __init__(self) -> None:
-        self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.read_fd, self.write_fd = system.pipe()
 
     def resize(self, size: int) -> int:
         """Ask for room for `size` bytes; return what there is.

@@ -4,6 +4,10 @@ Facts
 -----
 *   Each worker has a listening socket of its own (SO_REUSEPORT, or SO_REUSEPORT_LB), and the
     kernel spreads connections by a hash of their addresses.  Nothing is shared, nothing herds.
+*   FreeBSD deals connections out to every socket that is bound with SO_REUSEPORT_LB, whether it
+    listens or not (sys/netinet/in_pcb.c, in_pcbinslbgrouphash; later releases wait for listen(2)),
+    and refuses those of one that does not.  So no socket only holds the port: the parent binds
+    the workers' own, each worker listens on its one, and then it says that it is ready.
 *   Workers are forked before any poller exists: a kqueue is not inherited, an AIO context
     belongs to one address space, an epoll would be shared.
 *   SO_REUSEPORT also lets a second server of the same user join a port in silence, so a port
@@ -23,6 +27,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final, Generic, TypeAlias
 
 import pollers
@@ -55,9 +60,16 @@ def run(server: str, options: OptionsT, serve: Serve[OptionsT], scheme: str = "t
         return 0
     if options.port:
         bind(options.host, options.port).close()
-    # Bound but never listening: it holds the port that the workers share, and gets nothing.
-    with bind(options.host, options.port, share=True) as placeholder:
-        return _Parent(server, options, serve, placeholder, scheme).run()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(bind(options.host, options.port, share=True))]
+        host, port = listeners[0].getsockname()[:2]
+        try:
+            while len(listeners) < options.workers:
+                listeners.append(stack.enter_context(bind(host, port, share=True)))
+        except OSError as error:
+            raise _cannot_start(len(listeners) + 1, options.workers, error) from None
+        parent = _Parent(server, options, serve, listeners, scheme)
+    return parent.run()
 
 
 def _work(
@@ -116,15 +128,16 @@ class _Parent(Generic[OptionsT]):
         server: str,
         options: OptionsT,
         serve: Serve[OptionsT],
-        placeholder: socket.socket,
+        listeners: list[socket.socket],
         scheme: str,
     ) -> None:
+        """Start a worker for each of `listeners`, which are then its own and closed here."""
         self._server = server
         self._options = options
         self._serve = serve
-        self._address = placeholder.getsockname()[:2]
+        self._listeners = listeners
         self._scheme = scheme
-        self._url = url(placeholder, scheme)
+        self._url = url(listeners[0], scheme)
         self._workers = {worker.pipe: worker for worker in self._start_all()}
         self._left = dict(self._workers)
         self._ready: list[dict[str, Any]] = []
@@ -160,10 +173,7 @@ class _Parent(Generic[OptionsT]):
                 os.kill(worker.pid, signal.SIGKILL)
                 os.waitpid(worker.pid, 0)
                 os.close(worker.pipe)
-            raise CannotServe(
-                f"cannot start worker {len(workers) + 1} of {self._options.workers}: "
-                f"{error.strerror}; ask for fewer --workers, or raise `ulimit -n` and `ulimit -u`"
-            ) from None
+            raise _cannot_start(len(workers) + 1, self._options.workers, error) from None
         return workers
 
     def _start(self, i: int, others: list[_Worker]) -> _Worker:
@@ -179,6 +189,7 @@ class _Parent(Generic[OptionsT]):
         if pid == 0:
             os._exit(self._child(i, parent, write_fd, [read_fd, *(one.pipe for one in others)]))
         os.close(write_fd)
+        self._listeners[i].close()
         return _Worker(pid, read_fd)
 
     def _child(self, i: int, parent: int, stdout: int, foreign: list[int]) -> int:
@@ -195,8 +206,9 @@ class _Parent(Generic[OptionsT]):
                 raise CannotServe(f"--workers: {error}; use --workers 1") from None
             if os.getppid() != parent:  # it was dead before the kernel was asked to tell
                 return 1
-            host, port = self._address
-            with bind(host, port, share=True) as listener:
+            for later in self._listeners[i + 1 :]:
+                later.close()
+            with self._listeners[i] as listener:
                 _work(self._server, self._options, self._serve, listener, i, self._scheme)
         except CannotServe as error:
             lifecycle.say({"error": str(error)})
@@ -261,6 +273,13 @@ class _Parent(Generic[OptionsT]):
                 os.kill(worker.pid, number)
             except ProcessLookupError:  # it is dead already; its end of file is on the way
                 log(f"worker {worker.pid} is gone")
+
+
+def _cannot_start(worker: int, workers: int, error: OSError) -> CannotServe:
+    return CannotServe(
+        f"cannot start worker {worker} of {workers}: {error.strerror}; "
+        "ask for fewer --workers, or raise `ulimit -n` and `ulimit -u`"
+    )
 
 
 def _sum(lines: list[dict[str, Any]]) -> dict[str, Any]:

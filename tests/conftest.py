@@ -10,9 +10,19 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from adapterkinds import kinds
 from leaks import child_processes, open_fds, running_threads, until_none_left
+from skipmatrix import SkipMatrix, add_option
 
 import pollers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SkipMatrix(config, kinds), "skip-matrix")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -18,18 +19,30 @@ CACHED_THREADS = ("Trio thread", "trio.")
 
 
 def open_fds() -> dict[int, str]:
-    """Every open fd with what it refers to, as far as the system tells."""
+    """Every open fd with what it refers to, as far as the system tells.
+
+    Raises RuntimeError where the system does not show them all.
+    """
     directory = Path("/proc/self/fd")
     if not directory.exists():
         directory = Path("/dev/fd")
+    own = os.open(directory, os.O_RDONLY)
+    try:
+        names = {int(name) for name in os.listdir(own)}
+    finally:
+        os.close(own)
+    if own not in names:  # FreeBSD's devfs has 0, 1 and 2 alone
+        raise RuntimeError(
+            f"{directory} does not show every open file, so that a leak could not be seen; "
+            "as root: mount -t fdescfs -o linrdlnk fdescfs /dev/fd"
+        )
     found = {}
-    for name in os.listdir(directory):
+    for fd in names:
         try:
-            found[int(name)] = os.readlink(directory / name)
-        except FileNotFoundError:  # the listing's own fd
-            continue
-        except OSError:  # no links in /dev/fd
-            found[int(name)] = "open file"
+            found[fd] = os.readlink(directory / str(fd))
+        except OSError as error:  # closed: the listing's own; or no links in /dev/fd
+            if error.errno not in (errno.ENOENT, errno.EBADF):
+                found[fd] = "open file"
     return found
 
 
