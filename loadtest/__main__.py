@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import math
 import random
 import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,27 +22,31 @@ from loadtest import (
     _analyse,
     _cells,
     _compare,
+    _disk_compare,
     _echo_cells,
     _environment,
     _file_cells,
-    _results,
     _terminal,
+    _watch_compare,
 )
+from loadtest._asked import BadInput, cpus, directory, given, names, seconds, whole
+from loadtest._conclude import INTERRUPTED, conclude
 from loadtest._options import LARGEST_MESSAGE
 from loadtest._workload import FILE
-from pollers import system
 from pollers.limits import OTHER_FDS, raise_nofile
 
+#: Workloads that Locust makes.
 SUITES: Final = {"echo": _echo_cells.SUITE, "file": _file_cells.SUITE}
+#: Workloads that are measured without Locust.
+STANDALONE: Final = {
+    one.name: one for one in (_disk_compare.STANDALONE, _watch_compare.STANDALONE)
+}
+WORKLOADS: Final = (*SUITES, *STANDALONE)
 #: Seconds of the budget that are kept for stopping, analysing and writing.
 RESERVE: Final = 6.0
 #: Bytes of a message unless --size says else.
 MESSAGE: Final = 64
-OK, NOTHING, BAD, INTERRUPTED = 0, 1, 2, 130
-
-
-class BadInput(ValueError):
-    """What was asked cannot be; `str()` is one line."""
+BAD: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="\n\n".join(
             [
                 *map(_about, SUITES),
+                *(_filled(one.about) for one in STANDALONE.values()),
                 "A row is also chosen by its loop's name, and every row by all.",
             ]
         ),
@@ -79,26 +83,28 @@ def parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(command=run_compare, name="compare")
     add = compare.add_argument
-    add("workload", nargs="?", choices=SUITES, help="what is served (echo)")
-    add("--workload", dest="asked", choices=SUITES, help="the same")
+    add("workload", nargs="?", choices=WORKLOADS, help="what is compared (echo)")
+    add("--workload", dest="asked", choices=WORKLOADS, help="the same")
     add("--quick", action="store_true", help="fewer connections, loads and rounds: 90 seconds")
-    add("--rounds", type=_whole(1), help="measurements of each cell (5; quick: 3)")
+    add("--rounds", type=whole(1), help="measurements of each cell (5; quick: 3)")
     add(
         "--connections",
-        type=_whole(1),
+        type=whole(1),
         help="echo: 10,000, or the most that fit; quick: 900; file: of a load of many, 1,000",
     )
-    add("--size", type=_whole(1, LARGEST_MESSAGE), help="echo: bytes of a message (64)")
-    add("--only", type=_names, default=[], metavar="ROW,...", help="these rows (and epoll, A/A)")
-    add("--skip", type=_names, default=[], metavar="ROW,...", help="all rows but these")
+    add("--size", help="echo: bytes of a message (64); disk: of the file, as in 512m or 2g")
+    add("--only", type=names, default=[], metavar="ROW,...", help="these rows (and epoll, A/A)")
+    add("--skip", type=names, default=[], metavar="ROW,...", help="all rows but these")
     add("--loads", help="under which loads, see below")
     add("--seed", type=int, help="decides the order of measurements (random)")
     add("--out", type=Path, default=Path("report"), metavar="DIR", help="for the results (report)")
-    add("--warmup", type=_seconds, metavar="S", help="longest warm-up (1; quick: 0.3)")
-    add("--measure", type=_seconds, metavar="S", help="measured window (1; quick: 0.5)")
+    add("--warmup", type=seconds, metavar="S", help="longest warm-up (1; quick: 0.3)")
+    add("--measure", type=seconds, metavar="S", help="measured window (1; quick: 0.5)")
     add("--server-cpu", default="auto", metavar="N", help="the server's core; auto, none")
     add("--load-cpu", default="auto", metavar="N", help="the load's core; auto, none")
-    add("--budget", type=_seconds, metavar="S", help="when to have ended (476; quick: 88)")
+    add("--budget", type=seconds, metavar="S", help="when to have ended (476; quick: 88)")
+    for one in STANDALONE.values():
+        one.add_options(compare)
     return made
 
 
@@ -107,37 +113,43 @@ def _about(name: str) -> str:
     suite = SUITES[name]
     rows = ", ".join(row.key if row.usual else f"({row.key})" for row in suite.rows)
     usual, quick = suite.default, suite.quick
-    return textwrap.fill(
+    return _filled(
         f"{name}: rows {rows}; those in brackets only where they are named. Loads "
         f"{suite.load_names}. By itself {usual['rounds']} rounds of {usual['loads']}, at most "
         f"{usual['budget'] / 60:.0f} minutes; with --quick {quick['rounds']} of {quick['loads']}, "
-        f"at most {quick['budget']:.0f} seconds.",
-        width=79,
-        break_on_hyphens=False,
+        f"at most {quick['budget']:.0f} seconds."
     )
+
+
+def _filled(text: str) -> str:
+    """A paragraph of --help."""
+    return textwrap.fill(text, width=79, break_on_hyphens=False)
 
 
 def run_compare(parsed: argparse.Namespace, started: float) -> int:
     """The subcommand `compare`."""
-    suite = SUITES[_workload(parsed)]
+    workload = _workload(parsed)
+    if workload in STANDALONE:
+        return STANDALONE[workload].run(parsed, started)
+    suite = SUITES[workload]
     chosen = suite.quick if parsed.quick else suite.default
-    options = {name: _given(parsed, name, chosen) for name in chosen}
-    out = _directory(parsed.out)
+    options = {name: given(parsed, name, chosen) for name in chosen}
+    out = directory(parsed.out)
     options["connections"] = _connections(parsed.connections, options["connections"])
-    server_cpu, load_cpu = _cpus(parsed.server_cpu, parsed.load_cpu)
+    server_cpu, load_cpu = cpus(parsed.server_cpu, parsed.load_cpu)
     seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
     rows = _cells.choose(suite.rows, parsed.only, parsed.skip)
     if suite.workload is FILE and parsed.size is not None:
         raise BadInput("--size is for echo: name sizes of files by --loads, as in 16k-hot-many")
-    size = parsed.size or MESSAGE
-    loads = suite.loads(_names(options["loads"]), options["connections"], size)
+    size = _message(parsed.size)
+    loads = suite.loads(names(options["loads"]), options["connections"], size)
     cells, unavailable = _cells.matrix(rows, loads)
     runnable = [cell for cell in cells if cell.key not in unavailable]
     if reason := unavailable.get(_cells.Cell(rows[0], loads[0]).key):
         raise BadInput(f"the baseline cannot run here, so nothing can be compared: {reason}")
     begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     environment = _environment.environment(server_cpu, load_cpu)
-    bar_output, output = _terminal.console(stderr=True), _terminal.console()
+    bar_output = _terminal.console(stderr=True)
     for load in loads:
         bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
@@ -176,25 +188,14 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
         "stopped": outcome.stopped,
         "analysis": analysis,
     }
-    wrong = []
-    if outcome.remains:
-        wrong.append(outcome.stopped)
-    compared = any(load["basis"] for load in analysis["loads"])
-    if not compared:
-        wrong.append("nothing could be compared, see above")
-    _results.save(out / "results.json", results)  # first, as it is what cannot be made again
-    _terminal.show(output, results)
-    if why := _write_report(out / "report.html", results):
-        wrong.append(f"report.html cannot be written: {why}; {out / 'results.json'} is whole")
-        output.print(f"\n{out / 'results.json'}", markup=False, soft_wrap=True)
-    else:
-        both = f"\n{out / 'report.html'}  {out / 'results.json'}"
-        output.print(both, markup=False, soft_wrap=True)
-    for line in wrong:
-        print(f"loadtest compare: {line}", file=sys.stderr)
-    if outcome.interrupted:
-        return INTERRUPTED
-    return NOTHING if wrong else OK
+    return conclude(out, results, outcome, _terminal.show, _render)
+
+
+def _render(results: dict[str, Any]) -> str:
+    """The report.  matplotlib takes half a second, so that it is not imported before."""
+    from loadtest._report import render
+
+    return render(results)
 
 
 def _workload(parsed: argparse.Namespace) -> str:
@@ -204,29 +205,14 @@ def _workload(parsed: argparse.Namespace) -> str:
     return str(parsed.workload or parsed.asked or "echo")
 
 
-def _write_report(path: Path, results: dict[str, Any]) -> str:
-    """Write the report whole or not at all; return why it could not be, in one line, or ""."""
-    try:
-        # Not before: matplotlib takes half a second.
-        from loadtest._report import render
-
-        _results.replace(path, render(results))
-    except Exception as error:  # whatever plotting met: the results are saved and shown already
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    return ""
-
-
-def _directory(out: Path) -> Path:
-    """`out`, made and shown to be writable.  Raises BadInput."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise BadInput(
-            f"--out {out} cannot be written: {error.strerror}; name another directory"
-        ) from None
-    return out
+def _message(asked: str | None) -> int:
+    """Bytes of a message.  Raises BadInput."""
+    if asked is None:
+        return MESSAGE
+    size = int(asked) if asked.isascii() and asked.isdecimal() else 0
+    if not 1 <= size <= LARGEST_MESSAGE:
+        raise BadInput(f"--size must be 1 to {LARGEST_MESSAGE} bytes, not {asked}")
+    return size
 
 
 def _connections(asked: int | None, default: int) -> int:
@@ -246,46 +232,6 @@ def _connections(asked: int | None, default: int) -> int:
             file=sys.stderr,
         )
     return asked if asked is not None else min(default, most)
-
-
-def _cpus(server: str, load: str) -> tuple[str, str]:
-    """The cores as Locust's options take them.  Raises BadInput."""
-    known = system.cores()
-    for flag, text in (("--server-cpu", server), ("--load-cpu", load)):
-        parts = text.split(",")
-        if text in ("auto", "none"):
-            continue
-        if not all(part.isdecimal() and int(part) in known for part in parts):
-            cores = ", ".join(map(str, known)) or "none that can be chosen"
-            raise BadInput(f"{flag} {text!r}: cores here are {cores}; or say auto or none")
-    return server, load
-
-
-def _given(parsed: argparse.Namespace, name: str, chosen: Mapping[str, Any]) -> Any:
-    value = getattr(parsed, name)
-    return chosen[name] if value is None else value
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        number = int(text)
-        if number < least or (most is not None and number > most):
-            bound = f"{least} or more" if most is None else f"{least} to {most}"
-            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
-        return number
-
-    return whole_number
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0 seconds, not {text}")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -15,14 +15,15 @@ What may be said
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from loadtest._cells import BASELINE, CONTROL, Cell, Row
+from loadtest._rounds import AnyCell, Row
 from loadtest._statistics import ENOUGH_FOR_BOOTSTRAP, compare, coverage, typical_noise
-from loadtest._workload import ECHO, WORKLOADS
+from loadtest._workload import ECHO, WORKLOADS, Workload
 
 Measurement = Mapping[str, Any]
 
@@ -37,26 +38,39 @@ def cpu_per_message(measurement: Measurement) -> float | None:
     return None if user is None or system is None else float(user + system)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a measurement of one workload is read."""
+
+    #: A row's status, reason and figures, from why it is unavailable and what was measured of it.
+    describe: Callable[[Row, str, Sequence[Measurement]], dict[str, Any]]
+    #: The CPU time of one exchange.
+    cost: Callable[[Measurement], float | None]
+
+
 def analyse(
-    cells: Sequence[Cell],
+    cells: Sequence[AnyCell],
     unavailable: Mapping[str, str],
     rounds: Sequence[Mapping[str, Measurement]],
+    reading: Reading | None = None,
 ) -> dict[str, Any]:
     """Everything that the terminal and the report say, from finished rounds.
 
-    Each round maps the cell's key to its measurement, as `--measurement-out` wrote it.
+    Each round maps the cell's key to its measurement; `reading` is for those that Locust did not
+    write.
     """
+    reading = reading or Reading(describe, cpu_per_message)
     loads = list(dict.fromkeys(cell.load for cell in cells))
     analysed = []
     for load in loads:
-        rows = [cell.row for cell in cells if cell.load == load]
-        of_load = {
-            row.key: [one[key] for one in rounds if (key := Cell(row, load).key) in one]
-            for row in rows
+        of_load = [cell for cell in cells if cell.load == load]
+        measured = {
+            cell.row.key: [one[cell.key] for one in rounds if cell.key in one] for cell in of_load
         }
-        reasons = {row.key: unavailable.get(Cell(row, load).key, "") for row in rows}
+        reasons = {cell.row.key: unavailable.get(cell.key, "") for cell in of_load}
         said = {"key": load.key, "title": load.title, "workload": load.workload}
-        analysed.append({**said, **one_load(rows, reasons, of_load)})
+        words, rows = WORKLOADS[load.workload], [cell.row for cell in of_load]
+        analysed.append({**said, **_one_load(words, rows, reasons, measured, reading)})
     return {
         "rounds": len(rounds),
         "coverage": coverage(len(rounds)) if rounds else None,
@@ -66,17 +80,19 @@ def analyse(
     }
 
 
-def one_load(
+def _one_load(
+    words: Workload,
     rows: Sequence[Row],
     unavailable: Mapping[str, str],
     measured: Mapping[str, Sequence[Measurement]],
+    reading: Reading,
 ) -> dict[str, Any]:
     """One load: each row's status and figures, its ratios, the control, and what may be ranked."""
-    table = [describe(row, unavailable[row.key], measured[row.key]) for row in rows]
+    table = [reading.describe(row, unavailable[row.key], measured[row.key]) for row in rows]
     sound = {one["key"] for one in table if one["status"] in ("ok", "client-bound", "emulated")}
-    for name, value in (("ratio", _throughput), ("cost", cpu_per_message)):
+    for name, value in (("ratio", _throughput), ("cost", reading.cost)):
         series = {key: _series(value, measured[key]) for key in sound}
-        _add_ratios(table, name, series)
+        _add_ratios(table, name, series, words.baseline)
     by_key = {one["key"]: one for one in table}
     notes = Counter(
         str(note)
@@ -84,7 +100,7 @@ def one_load(
         for one in of_row
         for note in one.get("notes", ())
     )
-    baseline, control = by_key[BASELINE], by_key.get(CONTROL)
+    baseline, control = by_key[words.baseline], by_key.get(words.control)
     basis = _basis(baseline)
     compared = control[basis] if control and basis else None
     return {
@@ -92,7 +108,7 @@ def one_load(
         "basis": basis,
         "stable": None if compared is None or compared["rounds"] < 2 else not compared["shown"],
         "control": compared,
-        "ranking": _ranking(table, basis),
+        "ranking": _ranking(table, basis, words.control),
         "notes": dict(notes.most_common()),
     }
 
@@ -222,20 +238,23 @@ def _series(value: Any, measured: Sequence[Measurement]) -> list[float] | None:
 
 
 def _add_ratios(
-    table: Sequence[dict[str, Any]], name: str, series: Mapping[str, list[float] | None]
+    table: Sequence[dict[str, Any]],
+    name: str,
+    series: Mapping[str, list[float] | None],
+    base: str,
 ) -> None:
-    baseline = series.get(BASELINE)
+    baseline = series.get(base)
     if baseline is None:
         return
     whole = {
         key: values for key, values in series.items() if values and len(values) == len(baseline)
     }
     noise = typical_noise(
-        [np.divide(values, baseline).tolist() for key, values in whole.items() if key != BASELINE]
+        [np.divide(values, baseline).tolist() for key, values in whole.items() if key != base]
     )
     for one in table:
         if one["key"] in whole:
-            spread = 0.0 if one["key"] == BASELINE else noise
+            spread = 0.0 if one["key"] == base else noise
             one[name] = compare(whole[one["key"]], baseline, spread).as_dict()
 
 
@@ -248,13 +267,13 @@ def _basis(baseline: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _ranking(table: Sequence[Mapping[str, Any]], basis: str | None) -> list[str]:
+def _ranking(table: Sequence[Mapping[str, Any]], basis: str | None, control: str) -> list[str]:
     """The keys of the rows that may be ranked, best first; the control is not one of them."""
     if basis is None:
         return []
     fit = ("ok",) if basis == "ratio" else ("ok", "client-bound")
     ranked = [
-        one for one in table if one["status"] in fit and one[basis] and one["key"] != CONTROL
+        one for one in table if one["status"] in fit and one[basis] and one["key"] != control
     ]
     sign = -1.0 if basis == "ratio" else 1.0
     return [one["key"] for one in sorted(ranked, key=lambda one: sign * one[basis]["median"])]

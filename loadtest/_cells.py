@@ -17,9 +17,9 @@ the report instead of a number.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import pollers
 from loadtest import _peers
@@ -151,21 +151,39 @@ class Suite:
     default: Mapping[str, Any]
 
 
-def choose(rows: Sequence[Row], only: Iterable[str], skip: Iterable[str]) -> list[Row]:
-    """Those of `rows` with these names, in their order, and always baseline and control.
+class Choosable(Protocol):
+    """A row of any workload, as far as the choice goes."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def loop(self) -> str: ...
+    @property
+    def usual(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Choosable)
+
+
+def choose(
+    rows: Sequence[R],
+    only: Iterable[str],
+    skip: Iterable[str],
+    fixed: Set[str] = frozenset((BASELINE, CONTROL)),
+) -> list[R]:
+    """Those of `rows` with these names, in their order, and always the `fixed` ones.
 
     A name is a row's key or a loop's ("uvloop": each of its rows), or "all"; without any, the
     usual rows are chosen.  Raises Unknown.
     """
     wanted, unwanted = _keys(rows, only), _keys(rows, skip)
-    fixed = {BASELINE, CONTROL}
     if lost := sorted(fixed & unwanted):
         raise Unknown(f"{lost[0]} cannot be skipped: the comparison rests on it")
-    chosen = (wanted or {row.key for row in rows if row.usual}) - unwanted | fixed
+    chosen = ((wanted or {row.key for row in rows if row.usual}) - unwanted) | fixed
     return [row for row in rows if row.key in chosen]
 
 
-def _keys(rows: Sequence[Row], names: Iterable[str]) -> set[str]:
+def _keys(rows: Sequence[Choosable], names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in names:
         keys = {row.key for row in rows if name in (row.key, ALL)}
@@ -201,6 +219,8 @@ def missing(row: Row) -> str:
         return f"{row.loop} is not installed: pip install {row.loop}"
     if row.backend == "splice" and not system.HAS_SPLICE:
         return "this system's Python has no os.splice (Linux, Python 3.10)"
+    if row.backend == "batch" and not (found := pollers.probe("aio")).available:
+        return found.reason
     return ""
 
 

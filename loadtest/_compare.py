@@ -1,7 +1,10 @@
-"""Runs the matrix: one headless Locust run for each measurement, round by round.
+"""Runs the matrix, round by round: one headless Locust run for each measurement.
 
 What this file is
 -----------------
+`run_rounds` is for every workload and is told how a cell is measured; `run` and `measure` are for
+those that Locust loads.
+
 The order of a round is _rounds.py's; a round counts when each of its cells was measured.  The run
 ends after the last round, or when the next one would not fit into the budget any more (judged by
 what the cells have taken so far), or at Ctrl-C or SIGTERM.  Whatever ends it, the finished rounds
@@ -15,17 +18,17 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from loadtest import _processes
 from loadtest._cells import Cell
 from loadtest._results import BadResults, load_measurement
-from loadtest._rounds import order
+from loadtest._rounds import AnyCell, order
 
 HERE: Final = Path(__file__).resolve().parent
 #: What Locust, a server and each connection take besides warming up and measuring (seconds).
@@ -37,9 +40,25 @@ GRACE: Final = 40.0
 DROPPED: Final = ("LOCUST_", "UV_USE_IO_URING")
 
 
+C = TypeVar("C", bound=AnyCell)
+#: Measures one cell once; raises only _processes.Remains.
+Measure: TypeAlias = Callable[[C], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Rounds(Generic[C]):
+    """What is to be measured, how often, and until when."""
+
+    cells: Sequence[C]
+    rounds: int
+    seed: int
+    #: time.monotonic() at which measuring must have ended.
+    until: float
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run.  Times are seconds."""
+    """What is to be run with Locust.  Times are seconds."""
 
     cells: Sequence[Cell]
     rounds: int
@@ -48,7 +67,7 @@ class Plan:
     measure: float
     server_cpu: str
     load_cpu: str
-    #: time.monotonic() at which measuring must have ended.
+    #: As in `Rounds`.
     until: float
     scratch: Path
 
@@ -70,10 +89,10 @@ class Outcome:
 class Progress(Protocol):
     """Who is told what is being done."""
 
-    def cell(self, round_number: int, rounds: int, cell: Cell) -> None:
+    def cell(self, round_number: int, rounds: int, cell: AnyCell) -> None:
         """This cell is being measured now; rounds count from 0."""
 
-    def done(self, cell: Cell, measurement: Mapping[str, Any]) -> None:
+    def done(self, cell: AnyCell, measurement: Mapping[str, Any]) -> None:
         """It was measured."""
 
     def fewer(self, cells: int) -> None:
@@ -81,6 +100,12 @@ class Progress(Protocol):
 
 
 def run(plan: Plan, progress: Progress) -> Outcome:
+    """Measure with Locust; see `run_rounds`."""
+    rounds = Rounds(plan.cells, plan.rounds, plan.seed, plan.until)
+    return run_rounds(rounds, progress, lambda cell: measure(plan, cell))
+
+
+def run_rounds(plan: Rounds[C], progress: Progress, measure: Measure[C]) -> Outcome:
     """Measure until the plan is done, the budget used up or a signal comes.
 
     SIGINT and SIGTERM end the run in order, however often they come.  For the main thread only.
@@ -104,7 +129,7 @@ def run(plan: Plan, progress: Progress) -> Outcome:
         token = trio.lowlevel.current_trio_token()
         with scope:
             if not outcome.interrupted:
-                await _within_budget(plan, progress, outcome)
+                await _within_budget(plan, progress, measure, outcome)
         token = None
 
     # Before trio starts, as it takes SIGINT for itself where nobody else has.
@@ -120,16 +145,20 @@ def run(plan: Plan, progress: Progress) -> Outcome:
     return outcome
 
 
-async def _within_budget(plan: Plan, progress: Progress, outcome: Outcome) -> None:
+async def _within_budget(
+    plan: Rounds[C], progress: Progress, measure: Measure[C], outcome: Outcome
+) -> None:
     with trio.move_on_at(trio.current_time() + plan.until - time.monotonic()) as budget:
-        await _rounds(plan, progress, outcome)
+        await _rounds(plan, progress, measure, outcome)
     if budget.cancelled_caught:
         outcome.stopped = (
             f"the time budget ended within round {len(outcome.rounds) + 1}, which is left out"
         )
 
 
-async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
+async def _rounds(
+    plan: Rounds[C], progress: Progress, measure: Measure[C], outcome: Outcome
+) -> None:
     cells = list(plan.cells)
     taken: dict[str, list[float]] = {cell.key: [] for cell in cells}
     for number in range(plan.rounds):
@@ -149,7 +178,7 @@ async def _rounds(plan: Plan, progress: Progress, outcome: Outcome) -> None:
         for cell in sequence:
             progress.cell(number, plan.rounds, cell)
             begun = time.monotonic()
-            measured[cell.key] = await measure(plan, cell)
+            measured[cell.key] = await measure(cell)
             taken[cell.key].append(time.monotonic() - begun)
             progress.done(cell, measured[cell.key])
         for cell in sequence:  # what cannot run is not tried again

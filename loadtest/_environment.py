@@ -46,10 +46,10 @@ def environment(server_cpu: str, load_cpu: str) -> dict[str, Any]:
         "usable_cores": system.cores(),
         "server_cpu": server_cpu,
         "load_cpu": load_cpu,
-        "governor": _read(CPU / "cpu0/cpufreq/scaling_governor"),
-        "turbo_off": _read(CPU / "intel_pstate/no_turbo"),
+        "governor": read(CPU / "cpu0/cpufreq/scaling_governor"),
+        "turbo_off": read(CPU / "intel_pstate/no_turbo"),
         "mitigations": _mitigations(),
-        "clocksource": _read(
+        "clocksource": read(
             Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
         ),
         "memory_bytes": psutil.virtual_memory().total,
@@ -58,7 +58,7 @@ def environment(server_cpu: str, load_cpu: str) -> dict[str, Any]:
         "python_build": " ".join(platform.python_build()),
         "implementation": platform.python_implementation(),
         "libc": f"{name} {version}".strip() or None,
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {package: package_version(package) for package in PACKAGES},
         "limits": {limit.name: limit.value for limit in limits.read()},
         "limits_too_low": {one.name: one.remedy for one in limits.read() if one.enough is False},
         "network": "loopback",
@@ -78,14 +78,15 @@ def filesystem(path: Path) -> str | None:
     return f"{one.fstype} on {one.device} ({one.mountpoint})"
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """The text of a small file; None where it cannot be read."""
     try:
         return path.read_text().strip() or None
     except OSError:
@@ -93,7 +94,7 @@ def _read(path: Path) -> str | None:
 
 
 def _cpuinfo(field: str) -> str | None:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == field:
             return value.strip()
@@ -115,5 +116,5 @@ def _mitigations() -> dict[str, str] | None:
     place = CPU / "vulnerabilities"
     if not place.is_dir():
         return None
-    found = {path.name: _read(path) or "" for path in sorted(place.iterdir())}
+    found = {path.name: read(path) or "" for path in sorted(place.iterdir())}
     return {name: text for name, text in found.items() if text.startswith("Mitigation")}

@@ -25,7 +25,10 @@ AUTO: Final = "auto"
 SERVERS: Final = {"echo": ECHO.name, "file": FILE.name, "nginx": FILE.name}
 LOOPS: Final = ("reactor", "asyncio", "uvloop", "trio")
 #: How the servers of each workload can move bytes.
-BACKENDS: Final = {ECHO.name: ("copy", "splice"), FILE.name: ("copy", "sendfile", "splice", "aio")}
+BACKENDS: Final = {
+    ECHO.name: ("copy", "splice", "batch"),
+    FILE.name: ("copy", "sendfile", "splice", "aio"),
+}
 ALL_BACKENDS: Final = tuple(dict.fromkeys(name for names in BACKENDS.values() for name in names))
 #: The users of each workload, for who named an impossible mix.
 USERS: Final = {ECHO.name: "EchoUser or EchoSwarm", FILE.name: "FileUser or FileSwarm"}

@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from pollers.syscall import check
+from pollers.system import forget_pages
 
 PAGE: Final = mmap.PAGESIZE
 #: Bytes of the file that is tried.
@@ -39,7 +40,7 @@ _libc.mincore.restype = ctypes.c_int
 
 def evict(fd: int) -> None:
     """Ask the kernel to forget the bytes of the open file `fd`.  Raises OSError."""
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    forget_pages(fd)
 
 
 def resident(fd: int, size: int) -> int:
@@ -58,8 +59,11 @@ def resident(fd: int, size: int) -> int:
     return int(np.count_nonzero(vector & 1))
 
 
-def why_never_cold(directory: Path) -> str:
-    """Why files in `directory` cannot be evicted, in one line; "" where they can."""
+def why_never_cold(directory: Path, named_by: str = "TMPDIR, or --file-root") -> str:
+    """Why files in `directory` cannot be evicted, in one line; "" where they can.
+
+    `named_by` is how the user names another directory.
+    """
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(os.urandom(TRIED))
@@ -72,6 +76,6 @@ def why_never_cold(directory: Path) -> str:
     if left:
         return (
             f"the filesystem of {directory} keeps its files in memory, so that they are never "
-            "cold: name a directory on a disk (TMPDIR, or --file-root)"
+            f"cold: name a directory on a disk ({named_by})"
         )
     return ""

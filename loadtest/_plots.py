@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from loadtest import _verdict, _workload
-from loadtest._cells import BASELINE, CONTROL
 from loadtest._table import against, ordered
 
 INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
@@ -40,9 +39,10 @@ def ratios(load: Mapping[str, Any]) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 0.34 * len(rows) + 1.1), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        versus, unit = against(load), _workload.of(load).unit
-        _ratio_panel(left, rows, "ratio", f"throughput, {versus}  (right is better)")
-        _ratio_panel(right, rows, "cost", f"server CPU per {unit}, {versus}  (left is better)")
+        versus, words = against(load), _workload.of(load)
+        cpu = f"{words.party} CPU per {words.unit}"
+        _ratio_panel(left, rows, "ratio", f"throughput, {versus}  (right is better)", words)
+        _ratio_panel(right, rows, "cost", f"{cpu}, {versus}  (left is better)", words)
         _labels(left, rows)
         return _svg(figure)
 
@@ -75,21 +75,27 @@ def latencies(load: Mapping[str, Any]) -> str:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-        answer = _workload.of(load).answer
-        axes.set_xlabel(f"milliseconds from send to {answer}", loc="left")
+        words = _workload.of(load)
+        axes.set_xlabel(f"milliseconds from {words.begin} to {words.answer}", loc="left")
         axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
         _tidy(axes)
         _labels(axes, rows)
         return _svg(figure)
 
 
-def _ratio_panel(axes: Any, rows: Sequence[Mapping[str, Any]], name: str, title: str) -> None:
+def _ratio_panel(
+    axes: Any,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    title: str,
+    words: _workload.Workload,
+) -> None:
     axes.axvline(1, color=FAINT, linewidth=1, zorder=1)
     for place, one in enumerate(rows):
         value = one[name]
         if value is None:
             continue
-        color, filled = _look(one, name)
+        color, filled = _look(one, name, words)
         axes.plot([value["low"], value["high"]], [place, place], color=color, linewidth=2.2)
         axes.scatter(
             [value["median"]],
@@ -128,9 +134,9 @@ def _scale(axes: Any, values: Sequence[Mapping[str, Any]]) -> None:
         axes.set_xlim(low - 0.05 * room, high + 0.16 * room)
 
 
-def _look(one: Mapping[str, Any], name: str) -> tuple[str, bool]:
+def _look(one: Mapping[str, Any], name: str, words: _workload.Workload) -> tuple[str, bool]:
     """Colour, and whether the mark is filled: hollow is "not ranked by this"."""
-    if one["key"] in (BASELINE, CONTROL):
+    if one["key"] in (words.baseline, words.control):
         return SAME, True
     if one["status"] != "ok" and not (one["status"] == "client-bound" and name == "cost"):
         return FAINT, False

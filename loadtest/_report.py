@@ -15,8 +15,15 @@ from loadtest import _plots, _table, _verdict, _workload
 HERE = Path(__file__).resolve().parent
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """The report of the results that `_results.load` returns or `_results.save` was given."""
+def render(
+    results: Mapping[str, Any],
+    columns: _table.Columns = _table.COLUMNS,
+    template: str = "report.html.j2",
+) -> str:
+    """The report of the results that `_results.load` returns or `_results.save` was given.
+
+    `columns` and `template` are the workload's, whose template extends the usual one.
+    """
     templates = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -25,13 +32,13 @@ def render(results: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     analysis = results["analysis"]
-    return templates.get_template("report.html.j2").render(
+    return templates.get_template(template).render(
         whole=_verdict.whole(analysis),
         stable=analysis["stable"],
         stopped=results["stopped"],
-        loads=[_load(load) for load in analysis["loads"]] if analysis["rounds"] else [],
-        environment=[(name, _words(value)) for name, value in results["environment"].items()],
-        options=[(name, _words(value)) for name, value in results["options"].items()],
+        loads=[_load(load, columns) for load in analysis["loads"]] if analysis["rounds"] else [],
+        environment=[(name, in_words(value)) for name, value in results["environment"].items()],
+        options=[(name, in_words(value)) for name, value in results["options"].items()],
         seed=results["seed"],
         started=results["started"],
         words=_workload.of(results),
@@ -39,35 +46,34 @@ def render(results: Mapping[str, Any]) -> str:
     )
 
 
-def _load(load: Mapping[str, Any]) -> dict[str, Any]:
-    basis = load["basis"]
-    headline, *others = _verdict.of_load(load)
+def _load(load: Mapping[str, Any], columns: _table.Columns) -> dict[str, Any]:
+    headline, *others = [*_verdict.of_load(load), *columns.besides(load)]
     with_figures = _table.ordered(load)
     return {
         "title": load["title"],
-        "headings": [text.split("\n") for text in _table.headings(load)],
+        "headings": [text.split("\n") for text in columns.headings(load)],
         "versus": _table.against(load),
         "headline": headline,
         "others": others,
         "ratios": Markup(_plots.ratios(load)),  # our own SVG, which escapes its text
         "latencies": Markup(_plots.latencies(load)),
         "rows": [
-            {"cells": _table.line(one, load), "look": _table.look(one, basis)}
+            {"cells": columns.line(one, load), "look": _table.look(one, load)}
             for one in with_figures
         ],
         "without": [one for one in load["rows"] if one["status"] not in ("ok", "client-bound")],
-        "sources": _table.sources(load),
+        "sources": columns.sources(load),
     }
 
 
-def _words(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A value of the environment in one line."""
     if value is None:
         return "not known"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_words(one)}" for name, one in value.items()) or "none"
+        return "; ".join(f"{name} {in_words(one)}" for name, one in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_words, value))
+        return ", ".join(map(in_words, value))
     if isinstance(value, float):
         return f"{value:.2f}"
     return value if isinstance(value, str) else json.dumps(value)

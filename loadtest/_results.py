@@ -4,7 +4,7 @@ schema      the number below; another one is refused
 kind        "pollmark compare"
 environment what _environment.py found; options, seed: what was asked
 cells       the matrix; schedule: the order of each round; unavailable: key -> reason
-rounds      finished ones: number, seconds, measurements by key, each as Locust wrote it, with
+rounds      finished ones: number, seconds, measurements by key, each as it was written, with
             its raw histograms
 unfinished  the measurements of a round that was cut short (they are not analysed), or null
 stopped     why the run ended early, "" where it did not
@@ -18,6 +18,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from loadtest._workload import DISK
 
 SCHEMA: Final = 1
 KIND: Final = "pollmark compare"
@@ -36,7 +38,7 @@ _KEYS: Final = {
     "stopped": str,
     "analysis": dict,
 }
-#: What a measurement with figures must have.
+#: What a measurement with figures must have, by its cell's workload; this where Locust wrote it.
 _FIGURES: Final = {
     "cell": dict,
     "ready": dict,
@@ -52,6 +54,20 @@ _FIGURES: Final = {
     "bound": str,
     "warm_up": dict,
     "notes": list,
+}
+_STANDALONE_FIGURES: Final[dict[str, Mapping[str, Any]]] = {
+    DISK.name: {
+        "cell": dict,
+        "seconds": (int, float),
+        "reads": int,
+        "throughput": (int, float),
+        "latency": dict,
+        "reader": dict,
+        "checked": dict,
+        "warm_up": dict,
+        "notes": list,
+    },
+    "watch": {"cell": dict, "ready": dict, "holds": dict, "phases": dict, "kinds": dict},
 }
 
 
@@ -104,7 +120,9 @@ def check_measurement(path: Path, data: Mapping[str, Any]) -> None:
             f"not {MEASUREMENT_SCHEMA}: the locustfile and the comparator differ in version"
         )
     if "unavailable" not in data and "failed" not in data:
-        _check(path, data, _FIGURES)
+        cell = data.get("cell")
+        workload = cell.get("workload") if isinstance(cell, dict) else None
+        _check(path, data, _STANDALONE_FIGURES.get(str(workload), _FIGURES))
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -12,9 +12,39 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A row or a load, for people."""
+
+    @property
+    def key(self) -> str: ...
+
+
+class Row(Named, Protocol):
+    @property
+    def label(self) -> str: ...
+
+
+class Load(Named, Protocol):
+    @property
+    def title(self) -> str: ...
+    @property
+    def workload(self) -> str: ...
+
+
+class AnyCell(Protocol):
+    """A cell of any workload: all that scheduling and showing need of it."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def row(self) -> Row: ...
+    @property
+    def load(self) -> Load: ...
 
 
 def order(cells: Sequence[T], round_number: int, seed: int) -> list[T]:

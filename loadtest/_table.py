@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from loadtest import _verdict, _workload
-from loadtest._cells import BASELINE, CONTROL
 
 
 def ordered(load: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The rows with figures, best first: the ranked ones, then the others."""
     place = {key: number for number, key in enumerate(load["ranking"])}
-    place[CONTROL] = place.get(BASELINE, -1)
+    words = _workload.of(load)
+    place[words.control] = place.get(words.baseline, -1)
     rows = [one for one in load["rows"] if one["throughput"] is not None]
     return sorted(rows, key=lambda one: place.get(one["key"], len(place)))
 
@@ -41,7 +42,7 @@ def line(one: Mapping[str, Any], load: Mapping[str, Any]) -> list[str]:
     counted = one["kernel_calls_source"] == "adapter"
     made = [
         one["label"],
-        standing(one, load["basis"]),
+        standing(one, load),
         number(one["throughput"], 0),
         " / ".join(milliseconds(one[name]) for name in ("p50", "p99", "p99.9")),
         f"{number(one['user_cpu'], 1)} + {number(one['system_cpu'], 1)}",
@@ -57,12 +58,14 @@ def line(one: Mapping[str, Any], load: Mapping[str, Any]) -> list[str]:
 
 def against(load: Mapping[str, Any]) -> str:
     """What ratios are to: "x epoll"."""
-    return "x " + next(str(one["label"]) for one in load["rows"] if one["key"] == BASELINE)
+    base = _workload.of(load).baseline
+    return "x " + next(str(one["label"]) for one in load["rows"] if one["key"] == base)
 
 
-def standing(one: Mapping[str, Any], basis: str | None) -> str:
+def standing(one: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     """The ratio that the load is ranked by, or why this row has none."""
-    if one["key"] == BASELINE and one["status"] in ("ok", "client-bound"):
+    basis = load["basis"]
+    if one["key"] == _workload.of(load).baseline and one["status"] in ("ok", "client-bound"):
         return "1 (baseline)"
     if one["status"] == "ok" or (one["status"] == "client-bound" and basis == "cost"):
         return _verdict.ratio(one[basis]) if basis else "-"
@@ -88,6 +91,20 @@ def sources(load: Mapping[str, Any]) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a workload's table has: of a load, and of one of its rows."""
+
+    headings: Callable[[Mapping[str, Any]], list[str]]
+    line: Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+    sources: Callable[[Mapping[str, Any]], str]
+    #: Sentences of a load's verdict that only this workload has.
+    besides: Callable[[Mapping[str, Any]], list[str]] = lambda load: []
+
+
+COLUMNS: Final = Columns(headings, line, sources)
+
+
 def milliseconds(microseconds: float | None) -> str:
     """Three digits or so of a time."""
     if microseconds is None:
@@ -101,13 +118,14 @@ def number(value: float | None, digits: int, scale: float = 1.0) -> str:
     return "-" if value is None else f"{value * scale:,.{digits}f}"
 
 
-def look(one: Mapping[str, Any], basis: str | None) -> str:
+def look(one: Mapping[str, Any], load: Mapping[str, Any]) -> str:
     """How a row is shown: baseline, unranked, better, worse or same."""
-    if one["key"] == BASELINE:
+    basis, words = load["basis"], _workload.of(load)
+    if one["key"] == words.baseline:
         return "baseline"
     if one["status"] != "ok" and not (one["status"] == "client-bound" and basis == "cost"):
         return "unranked"
-    if basis is None or one[basis] is None or one["key"] == CONTROL:
+    if basis is None or one[basis] is None or one["key"] == words.control:
         return "same"
     return {"better": "better", "worse": "worse"}.get(
         _verdict.difference(one[basis], basis), "same"

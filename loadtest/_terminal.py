@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from loadtest import _verdict
-from loadtest._cells import Cell
-from loadtest._table import headings, line, look, ordered, sources
+from loadtest._rounds import AnyCell
+from loadtest._table import COLUMNS, Columns, look, ordered
 
 #: Columns of a table that nobody's window limits (a file, a pipe, a log of CI).
 WIDE: Final = 150
@@ -66,7 +66,7 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def cell(self, round_number: int, rounds: int, cell: Cell) -> None:
+    def cell(self, round_number: int, rounds: int, cell: AnyCell) -> None:
         """This cell is being measured now."""
         text = f"round {round_number + 1}/{rounds}  {cell.row.label}  {cell.load.title}"
         self._progress.update(self._task, description=escape(text))
@@ -74,7 +74,7 @@ class Bar:
             self._output.print(f"round {round_number + 1} of {rounds} ...", markup=False)
         self._round = round_number
 
-    def done(self, cell: Cell, measurement: Mapping[str, Any]) -> None:
+    def done(self, cell: AnyCell, measurement: Mapping[str, Any]) -> None:
         """It was measured; what went wrong is said at once."""
         self._progress.advance(self._task)
         for word in ("failed", "unavailable"):
@@ -88,7 +88,7 @@ class Bar:
         self._progress.update(self._task, total=self._total)
 
 
-def show(output: Console, results: Mapping[str, Any]) -> None:
+def show(output: Console, results: Mapping[str, Any], columns: Columns = COLUMNS) -> None:
     """Print the verdict, then a table for each load."""
     analysis = results["analysis"]
     for sentence in _verdict.whole(analysis):
@@ -100,28 +100,28 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
         return
     for load in analysis["loads"]:
         output.print(f"\n{load['title']}", style="bold", markup=False)
-        headline, *others = _verdict.of_load(load)
+        headline, *others = [*_verdict.of_load(load), *columns.besides(load)]
         output.print(f"  {headline}", style="bold green", markup=False)
         for sentence in others:
             output.print(f"  {sentence}", markup=False)
     for load in analysis["loads"]:
         output.print()
-        for table in tables(load, output.width):
+        for table in tables(load, output.width, columns):
             output.print(table)
         for one in load["rows"]:
             if one["status"] not in ("ok", "client-bound"):
                 text = f"  {one['label']}: {one['status']}: {one['reason']}"
                 output.print(text, markup=False, soft_wrap=True)
-        output.print(f"  {sources(load)}", style="dim", markup=False, soft_wrap=True)
+        output.print(f"  {columns.sources(load)}", style="dim", markup=False, soft_wrap=True)
 
 
-def tables(load: Mapping[str, Any], width: int) -> list[Table]:
+def tables(load: Mapping[str, Any], width: int, columns: Columns = COLUMNS) -> list[Table]:
     """One load as a table, or as two where `width` columns would cut figures off.
 
     Rows without figures are left to the lines below it.
     """
-    above = headings(load)
-    lines = [(line(one, load), look(one, load["basis"])) for one in ordered(load)]
+    above = columns.headings(load)
+    lines = [(columns.line(one, load), look(one, load)) for one in ordered(load)]
     first = above.index(next(text for text in above if text.startswith("p50"))) + 1
     made = [_table(load["title"], range(len(above)), above, lines)]
     if Console(width=1000).measure(made[0]).maximum > width:

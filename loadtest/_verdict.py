@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from loadtest import _workload
-from loadtest._cells import BASELINE, CONTROL
 
 Table = Mapping[str, Mapping[str, Any]]
 
@@ -33,7 +32,7 @@ def whole(analysis: Mapping[str, Any]) -> list[str]:
     if not analysis["stable"]:
         loads = [one["key"] for one in analysis["loads"] if one["stable"] is False]
         sentences.append(
-            f"UNSTABLE: under {' and '.join(loads)} the same server measured twice (A/A) differs. "
+            f"UNSTABLE: under {' and '.join(loads)} the same measured twice (A/A) differs. "
             "No ratio below can be trusted; close other programs and run again, with more rounds."
         )
     blind = max(
@@ -66,7 +65,7 @@ def of_load(load: Mapping[str, Any]) -> list[str]:
     table: Table = {one["key"]: one for one in load["rows"]}
     basis = load["basis"]
     if basis is None:
-        base = table[BASELINE]
+        base = table[_workload.of(load).baseline]
         why = f"{base['status']}: {base['reason']}" if base["reason"] else "it has no figures"
         return [f"Nothing is compared: the baseline is {why}."]
     sentences = [_headline(load, table)]
@@ -97,7 +96,7 @@ def difference(value: Mapping[str, Any], basis: str) -> str:
 
 def _headline(load: Mapping[str, Any], table: Table) -> str:
     basis, ranking, words = load["basis"], load["ranking"], _workload.of(load)
-    base = table[BASELINE]["label"]
+    base = table[_workload.of(load).baseline]["label"]
     better = [key for key in ranking if difference(table[key][basis], basis) == "better"]
     prefix = ""
     if basis == "cost":
@@ -106,11 +105,11 @@ def _headline(load: Mapping[str, Any], table: Table) -> str:
             f"the server's CPU time per {words.unit} is. "
         )
     if not better:
-        more = f"served more {words.units}"
+        more = f"{words.did} more {words.units}"
         verb = more if basis == "ratio" else f"needed less CPU per {words.unit}"
         return f"{prefix}{base} is not beaten: nothing was shown to have {verb}."
     best = better[0]
-    most = f"served the most {words.units}"
+    most = f"{words.did} the most {words.units}"
     verb = most if basis == "ratio" else f"needed the least CPU per {words.unit}"
     text = f"{prefix}{table[best]['label']} {verb}: {ratio(table[best][basis])} x {base}."
     close = [key for key in ranking if key != best and _overlap(table, best, key, basis)]
@@ -127,34 +126,34 @@ def _overlap(table: Table, one: str, other: str, basis: str) -> bool:
 def _why(load: Mapping[str, Any], table: Table) -> list[str]:
     """The figures that explain the first of the ranking, beside the baseline's."""
     basis, ranking, words = load["basis"], load["ranking"], _workload.of(load)
-    base = table[BASELINE]
-    rivals = [key for key in ranking if key != BASELINE]
+    base = table[_workload.of(load).baseline]
+    rivals = [key for key in ranking if key != words.baseline]
     if not rivals:
         return []
     best = table[rivals[0]]
     if difference(best[basis], basis) == "no difference shown":
         return []
     parts = []
-    explained = [("cpu", f"us of server CPU per {words.unit}", 1)]
+    explained = [("cpu", f"us of {words.party} CPU per {words.unit}", 1)]
     if best["kernel_calls_source"] == base["kernel_calls_source"]:  # else they count other things
         adapter = base["kernel_calls_source"] == "adapter"
         calls = f"poller calls (without {words.moves})" if adapter else "kernel calls"
         explained.append(("kernel_calls", f"{calls} per {words.unit}", 2))
     explained.append(("events_per_wakeup", "events per wake-up", 0))
     for name, unit, digits in explained:
-        if best[name] is not None and base[name] is not None:
+        if best.get(name) is not None and base.get(name) is not None:
             parts.append(f"{best[name]:,.{digits}f} {unit} against {base[name]:,.{digits}f}")
     return [f"Why ({best['label']} against {base['label']}): {'; '.join(parts)}."] if parts else []
 
 
 def _others(load: Mapping[str, Any], table: Table) -> list[str]:
-    basis, ranking = load["basis"], load["ranking"]
+    basis, ranking, words = load["basis"], load["ranking"], _workload.of(load)
     sentences = []
     for word, title in (("no difference shown", "No difference shown"), ("worse", "Behind")):
         keys = [
             key
             for key in ranking
-            if key != BASELINE and difference(table[key][basis], basis) == word
+            if key != words.baseline and difference(table[key][basis], basis) == word
         ]
         if keys:
             list_ = ", ".join(f"{table[key]['label']} {ratio(table[key][basis])}" for key in keys)
@@ -166,27 +165,29 @@ def _cpu(load: Mapping[str, Any], table: Table) -> list[str]:
     """Beside a ranking by throughput: who needed less or more CPU, which repeats far better."""
     if load["basis"] != "ratio":
         return []
+    words = _workload.of(load)
     sentences = []
     for word, title in (("better", "Less"), ("worse", "More")):
         found = [
             one
             for one in table.values()
             if one["status"] in ("ok", "client-bound")
-            and one["key"] != CONTROL
+            and one["key"] != words.control
             and one["cost"]
             and difference(one["cost"], "cost") == word
         ]
         found.sort(key=lambda one: float(one["cost"]["median"]))
         if found:
             parts = ", ".join(f"{one['label']} {ratio(one['cost'])}" for one in found)
-            base = table[BASELINE]["label"]
-            unit = _workload.of(load).unit
-            sentences.append(f"{title} server CPU per {unit} than {base}: {parts}.")
+            cpu = f"{words.party} CPU per {words.unit}"
+            base = table[words.baseline]["label"]
+            sentences.append(f"{title} {cpu} than {base}: {parts}.")
     return sentences
 
 
 def _left_out(load: Mapping[str, Any], table: Table) -> list[str]:
-    left = [one for one in table.values() if one["status"] != "ok" and one["key"] != CONTROL]
+    control = _workload.of(load).control
+    left = [one for one in table.values() if one["status"] != "ok" and one["key"] != control]
     left = [one for one in left if one["key"] not in load["ranking"]]
     if not left:
         return []
@@ -217,7 +218,8 @@ def _control(load: Mapping[str, Any]) -> str:
     if control["smallest"] is None:
         return f"A/A control: {ratio(control)}; one round cannot tell noise from a difference."
     verdict = "UNSTABLE" if control["shown"] else "stable"
-    base = next(one["label"] for one in load["rows"] if one["key"] == BASELINE)
+    words = _workload.of(load)
+    base = next(one["label"] for one in load["rows"] if one["key"] == words.baseline)
     return (
         f"A/A control ({base} twice): {ratio(control)}, {verdict}; "
         f"differences below {control['smallest']:.1%} could not have been shown."

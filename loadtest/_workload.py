@@ -1,4 +1,4 @@
-"""What is served and loaded, in words: what every sentence, table and plot calls one exchange.
+"""What is compared, in words: what every sentence, table and plot calls one exchange.
 
 A comparison is of one workload.  The analysis carries its name, so that what reads a result, old
 or new, finds the words for it here.
@@ -19,12 +19,19 @@ class Workload:
     #: One exchange between client and server.
     unit: str
     servers: str
-    #: Where its time ends.
+    #: Where its time ends; where it begins is `begin`.
     answer: str
     #: What the poller's own calls do not include.
     moves: str
     #: Whether bytes a second are shown beside exchanges a second.
     shows_bytes: bool
+    #: The row that all others are compared with, and the same again, the A/A control.
+    baseline: str = "epoll"
+    control: str = "epoll-again"
+    #: What a row is, and what it did with most exchanges.
+    party: str = "server"
+    begin: str = "send"
+    did: str = "served"
 
     @property
     def units(self) -> str:
@@ -47,7 +54,20 @@ FILE: Final = Workload(
     moves="what reads requests and sends files",
     shows_bytes=True,
 )
-WORKLOADS: Final = {one.name: one for one in (ECHO, FILE)}
+DISK: Final = Workload(
+    name="disk",
+    unit="read",
+    servers="disk reads",
+    answer="having the bytes",
+    moves="the reads themselves",
+    shows_bytes=True,
+    baseline="aio",
+    control="aio-again",
+    party="reader",
+    begin="asking",
+    did="made",
+)
+WORKLOADS: Final = {one.name: one for one in (ECHO, FILE, DISK)}
 
 
 def of(load: Mapping[str, Any]) -> Workload:

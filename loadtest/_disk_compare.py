@@ -1,0 +1,221 @@
+"""`python -m loadtest compare disk`: who reads a disk best, and what a loop feels of it.
+
+What this file is
+-----------------
+The order of things: what was asked is checked, the file is written, every cell is measured in
+interleaved rounds, the file goes, the results stay.  SIGINT and SIGTERM end all of that in order
+at any time; while the file is written they do so by KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import errno
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from loadtest import (
+    _cells,
+    _disk_analyse,
+    _disk_cells,
+    _disk_fio,
+    _disk_measure,
+    _disk_table,
+    _environment,
+    _terminal,
+)
+from loadtest._asked import BadInput, Standalone, cpus, directory, given, names
+from loadtest._compare import Rounds, run_rounds
+from loadtest._conclude import conclude
+from loadtest._disk_file import CHUNK, DataFile
+from loadtest._interrupts import sigterm_interrupts
+from loadtest._site import UNITS
+from loadtest._workload import DISK
+from pollers import probe, system
+
+#: Seconds of the budget that are kept for analysing and writing.
+RESERVE: Final = 5.0
+SIZES: Final = {**UNITS, "g": 1 << 30}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that only this workload has."""
+    add = parser.add_argument
+    add("--path", type=Path, metavar="DIR", help="disk: where its file is written (--out)")
+    add("--keep", action="store_true", help="disk: leave the file there")
+
+
+def run(parsed: argparse.Namespace, started: float) -> int:
+    """Compare; return the exit code.  Raises BadInput, Unknown, KeyboardInterrupt."""
+    if parsed.connections is not None:
+        raise BadInput(
+            "--connections is for echo and file: name a depth by --loads, random-direct-8"
+        )
+    chosen = _disk_cells.QUICK if parsed.quick else _disk_cells.DEFAULT
+    options = {name: given(parsed, name, chosen) for name in chosen if name != "size"}
+    size = _size(parsed.size) if parsed.size else chosen["size"]
+    out = directory(parsed.out)
+    place: Path = out if parsed.path is None else parsed.path
+    core = _core(parsed.server_cpu)
+    seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
+    rows = _cells.choose(_disk_cells.ROWS, parsed.only, parsed.skip, {DISK.baseline, DISK.control})
+    loads = _disk_cells.loads(names(options["loads"]))
+    if deepest := [load for load in loads if load.depth * load.block > size]:
+        raise BadInput(
+            f"--size {size >> 20}m has fewer blocks than {deepest[0].key} reads at a time"
+        )
+    cells = [_disk_cells.Cell(row, load) for load in loads for row in rows if row.fits(load)]
+    bar_output = _terminal.console(stderr=True)
+    for load in loads:
+        bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
+    begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with sigterm_interrupts(), _file(place, size, seed, parsed.keep, bar_output) as file:
+        unavailable = missing(cells, file)
+        if reason := unavailable.get(cells[0].key):
+            raise BadInput(f"the baseline cannot run here, so nothing can be compared: {reason}")
+        environment = _environment.environment("none" if core is None else str(core), "none")
+        environment |= _disk_environment(place, file)
+        runnable = [cell for cell in cells if cell.key not in unavailable]
+        with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
+            measuring = _disk_measure.Measuring(
+                file, seed, options["warmup"], options["measure"], core, Path(scratch)
+            )
+            until = started + options["budget"] - RESERVE
+            plan = Rounds(runnable, options["rounds"], seed, until)
+            with _terminal.Bar(bar_output, len(runnable), plan.rounds) as bar:
+                outcome = run_rounds(
+                    plan, bar, lambda cell: _disk_measure.measure(measuring, cell)
+                )
+        unavailable |= outcome.unavailable
+        results = {
+            "workload": DISK.name,
+            "started": begun,
+            "seconds": time.monotonic() - started,
+            "environment": environment,
+            "options": options | {"quick": parsed.quick, "size": size, "path": str(place)},
+            "seed": seed,
+            "cells": [cell.as_dict() for cell in cells],
+            "schedule": outcome.schedule,
+            "unavailable": unavailable,
+            "rounds": outcome.rounds,
+            "unfinished": outcome.unfinished,
+            "stopped": outcome.stopped,
+            "analysis": _disk_analyse.disk(
+                cells, unavailable, [one["measurements"] for one in outcome.rounds]
+            ),
+        }
+    return conclude(out, results, outcome, _show, _render)
+
+
+def missing(cells: list[_disk_cells.Cell], file: DataFile) -> dict[str, str]:
+    """For the cells that cannot run here (by key) the reason in one line."""
+    engines = {cell.row.how for cell in cells if cell.row.peer}
+    of_fio = {how: _disk_fio.missing(how) for how in engines}
+    aio = probe("aio")
+    of_aio = "" if aio.available else aio.reason
+    direct = of_aio or _why_not_direct(file)
+    found = {}
+    for cell in cells:
+        row = cell.row
+        by_aio = row.how in ("bulk", "await")
+        reason = of_fio.get(row.how, "") or (of_aio if by_aio else "")
+        if cell.load.direct or by_aio:
+            reason = reason or direct
+        if reason:
+            found[cell.key] = reason
+    return found
+
+
+def _why_not_direct(file: DataFile) -> str:
+    """Why the file cannot be read by O_DIRECT; "" where it can."""
+    from pollers.aio.direct import open_direct  # there is none where there is no AIO
+
+    try:
+        open_direct(file.fd).close()
+    except OSError as error:
+        return error.strerror or os.strerror(error.errno or errno.EIO)
+    return ""
+
+
+@contextmanager
+def _file(place: Path, size: int, seed: int, keep: bool, output: Any) -> Iterator[DataFile]:
+    """The file, whose writing is told of."""
+    output.print(f"writing {size >> 20:,} MiB to {place} ...", markup=False, soft_wrap=True)
+    with DataFile(place, size, seed, keep) as file:
+        yield file
+    if file.kept is not None:
+        output.print(f"{file.kept} was kept", markup=False, soft_wrap=True)
+
+
+def _disk_environment(place: Path, file: DataFile) -> dict[str, Any]:
+    """What the file is on, and the peer's version."""
+    number = os.fstat(file.fd).st_dev
+    queue = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue")
+    if not queue.is_dir():  # a partition: the queue is its disk's
+        queue = queue.parent.parent / "queue"
+    facts = ("rotational", "scheduler", "nr_requests", "read_ahead_kb", "logical_block_size")
+    read: dict[str, str | None] = {name: _environment.read(queue / name) for name in facts}
+    return {
+        "file": _environment.filesystem(place),
+        "disk_queue": read,
+        "fio": _disk_fio.version(),
+        "network": "none",
+    }
+
+
+def _core(asked: str) -> int | None:
+    """The readers' core; None: not pinned.  Raises BadInput."""
+    text, _ = cpus(asked, "none")
+    known = system.cores()
+    if text == "none" or (text == "auto" and len(known) < 2):
+        return None
+    if "," in text:
+        raise BadInput(f"--server-cpu {text}: a reader is one process, name one core")
+    return known[0] if text == "auto" else int(text)
+
+
+def _size(text: str) -> int:
+    """The bytes of "512m" or "2g", whole MiB.  Raises BadInput."""
+    number, unit = text[:-1], SIZES.get(text[-1:].lower(), 0)
+    size = int(number) * unit if number.isascii() and number.isdecimal() else 0
+    if size < CHUNK or size % CHUNK:
+        raise BadInput(f"--size {text}: give whole MiB, as in 512m or 2g")
+    return size
+
+
+def _show(output: Any, results: Mapping[str, Any]) -> None:
+    _terminal.show(output, results, _disk_table.COLUMNS)
+
+
+def _render(results: Mapping[str, Any]) -> str:
+    """The report.  matplotlib takes half a second, so that it is not imported before."""
+    from loadtest._report import render
+
+    return render(results, _disk_table.COLUMNS, "disk_report.html.j2")
+
+
+def _about() -> str:
+    rows = ", ".join(row.key if row.usual else f"({row.key})" for row in _disk_cells.ROWS)
+    usual, quick = _disk_cells.DEFAULT, _disk_cells.QUICK
+    return (
+        f"disk: rows {rows}; those in brackets only where they are named. A load is random "
+        "(4 KiB) or sequential (128 KiB), direct or buffered, and how many reads at a time: "
+        f"random-direct-64. By itself {usual['rounds']} rounds of {_listed(usual)} on a file of "
+        f"{usual['size'] >> 30}g (--size), at most {usual['budget'] / 60:.0f} minutes; with "
+        f"--quick {quick['rounds']} of {_listed(quick)} on {quick['size'] >> 20}m, at most "
+        f"{quick['budget']:.0f} seconds. --server-cpu is the readers' core."
+    )
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(names(options["loads"]))
+
+
+STANDALONE: Final = Standalone(DISK.name, _about(), add_options, run)
