@@ -29,6 +29,8 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -90,19 +92,24 @@ class Event(NamedTuple):
     name: bytes
 
 
+#: An Event of a tuple, in half the time of its constructor.
+_event: Final[Callable[[tuple[int, int, int, bytes]], Event]] = partial(tuple.__new__, Event)
+
+
 def parse(buffer: bytes) -> list[Event]:
     """The events in what read(2) returned.  Raises ValueError where one is cut off."""
-    events = []
+    events: list[Event] = []
+    append, unpack = events.append, HEADER.unpack_from
     at, end = 0, len(buffer)
     while at < end:
         if end - at < HEADER.size:
             raise ValueError(f"{end - at} bytes are no inotify event")
-        wd, mask, cookie, length = HEADER.unpack_from(buffer, at)
-        at += HEADER.size
-        if end - at < length:
-            raise ValueError(f"an inotify event's name has {end - at} of {length} bytes")
-        events.append(Event(wd, mask, cookie, buffer[at : at + length].rstrip(b"\0")))
-        at += length
+        wd, mask, cookie, length = unpack(buffer, at)
+        start = at + HEADER.size
+        at = start + length
+        if at > end:
+            raise ValueError(f"an inotify event's name has {end - start} of {length} bytes")
+        append(_event((wd, mask, cookie, buffer[start:at].rstrip(b"\0"))))
     return events
 
 
