@@ -4,7 +4,7 @@ plan.py       an answer that is decided and not yet sent;  parts.py cuts it into
 site.py       Request -> Plan for a document root, and the memo of its answers
 session.py    one connection's side of HTTP: bytes in, plans out
 root.py       the document root, opened beneath itself;  listing.py a directory as HTML
-cache.py      the open-file cache;  changes.py which paths changed
+cache.py      the open-file cache;  changes.py which paths changed;  sources.py who tells
 service.py    what is common to every loop: deadlines, counters, site;  accesslog.py
 options.py    the command line
 

@@ -1,4 +1,4 @@
-"""Which paths below a document root may be answered differently now, as inotify(7) reports it.
+"""Which paths below a document root may be answered differently now, as a source reports it.
 
 How it stays correct
 --------------------
@@ -8,7 +8,7 @@ How it stays correct
 *   *Cover first, open afterwards.*  What changes between the two is then reported once too often;
     the other way round it would be lost.  Within `cover` too: from the root downwards, so that the
     watch above sees when the directory that is watched next is no longer what its name says.
-*   A watch sits on an inode, not on a name.  Whatever happens to the name of a watched
+*   A watch may sit on an inode, not on a name.  Whatever happens to the name of a watched
     directory ends its watch and those below it, and the next `cover` begins anew.
 *   A path with a symbolic link in it is not covered: what happens where the link leads has other
     paths.  A link that was met is remembered, and all below it reported when its own name changes.
@@ -18,9 +18,9 @@ How it stays correct
     that has just arrived is answered never answers with what was replaced before it was sent.
     The order of a poll()'s events is no substitute: epoll may return the connection first.
 
-What is not reported (see pollers.inotify): writes by mmap(2) or another hard link, mounts, what
-others do to a network file system, and names written otherwise than the directory has them, where
-a file system ignores case.  Who needs to know looks at the file now and then.
+Most sources do not report (see pollers.watch) writes by mmap(2) or another hard link, mounts,
+what others do to a network file system, and names written otherwise than the directory has them,
+where a file system ignores case.  Who needs to know looks at the file now and then.
 """
 
 from __future__ import annotations
@@ -33,39 +33,15 @@ from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
 from pollers.beneath import LOOK, open_beneath
-from pollers.inotify import (
-    IN_ATTRIB,
-    IN_CLOSE_WRITE,
-    IN_CREATE,
-    IN_DELETE,
-    IN_EXCL_UNLINK,
-    IN_ISDIR,
-    IN_MODIFY,
-    IN_MOVED_FROM,
-    IN_MOVED_TO,
-    IN_ONLYDIR,
-    IN_Q_OVERFLOW,
-    Inotify,
-)
 from servers.file.root import Root
+from servers.file.sources import InotifySource, Source
 from servers.http.negotiate import ENCODINGS
 from servers.lifecycle import log
 
 #: The most directories that are watched; each pins some 1 KiB in the kernel.
 WATCHES: Final = 4096
-
-#: IN_CLOSE_WRITE is there for who wrote by mmap(2) and closes afterwards.
-MASK: Final = (
-    IN_ATTRIB
-    | IN_CLOSE_WRITE
-    | IN_CREATE
-    | IN_DELETE
-    | IN_MODIFY
-    | IN_MOVED_FROM
-    | IN_MOVED_TO
-    | IN_EXCL_UNLINK
-    | IN_ONLYDIR
-)
+#: What a source says where it can watch no more.
+EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
 _SUFFIXES: Final = tuple(suffix.encode() for _, suffix in ENCODINGS)
 
@@ -91,24 +67,25 @@ Reported: TypeAlias = set[Change] | Literal[Everything.EVERYTHING]
 class Changes:
     """Watches the directories of a root that are asked for.
 
-    Raises OSError, with the reason and what to do, where not even the root can be watched.
+    `source`, inotify by default, is closed with it.  Raises OSError, with the reason and what to
+    do, where not even the root can be watched.
     """
 
-    def __init__(self, root: Root, limit: int = WATCHES) -> None:
+    def __init__(self, root: Root, limit: int = WATCHES, source: Source | None = None) -> None:
         self._root = root
         self._limit = limit
         #: Watched directories.  Where one is, all above it are.
-        self._watched: dict[bytes, int] = {}
-        #: wd -> the paths of that directory; more than one while a rename is unread.
-        self._paths: dict[int, list[bytes]] = {}
+        self._watched: set[bytes] = set()
         #: Links met in watched directories.
         self._links: set[bytes] = set()
         self._complained = False
-        self._inotify = Inotify()
+        self._source = InotifySource() if source is None else source
+        #: What the ready line calls it.
+        self.name = self._source.name
         try:
             self._watch(b"")
         except OSError:
-            self._inotify.close()
+            self._source.close()
             raise
 
     def cover(self, directory: bytes) -> bool:
@@ -132,7 +109,7 @@ class Changes:
             except OSError as error:
                 if error.errno == errno.ELOOP and len(self._links) < self._limit:
                     self._links.add(path)
-                elif error.errno == errno.ENOSPC:
+                elif error.errno in EXHAUSTED:
                     self._complain(error.strerror or str(error))
                 return False
         return True
@@ -150,23 +127,20 @@ class Changes:
         """
         paths: set[bytes] = set()
         trees: set[bytes] = set()
-        for wd, mask, _, name in self._inotify.read():
-            if mask & IN_Q_OVERFLOW:
-                trees.add(b"")
-                break
-            for directory in self._paths.get(wd, ()):  # none: a watch that was ended
-                if not name:  # the directory itself: its mode, its end, its file system's
-                    trees.add(directory)
-                    continue
-                path = directory + b"/" + name if directory else name
-                paths.add(directory)
-                paths.add(path)
-                if path.endswith(_SUFFIXES):
-                    paths.add(path.rpartition(b".")[0])
-                if mask & IN_ISDIR or path in self._links:
-                    trees.add(path)
-        if self._inotify.behind:
+        news = self._source.read()
+        if news is None:
             trees.add(b"")
+        for directory, name, is_directory in news or ():
+            if not name:  # the directory itself: its mode, its end, its file system's
+                trees.add(directory)
+                continue
+            path = directory + b"/" + name if directory else name
+            paths.add(directory)
+            paths.add(path)
+            if path.endswith(_SUFFIXES):
+                paths.add(path.rpartition(b".")[0])
+            if is_directory or path in self._links:
+                trees.add(path)
         if trees:
             self._uncover(trees)
             if b"" in trees:
@@ -180,13 +154,12 @@ class Changes:
 
     def fileno(self) -> int:
         """Readable when there is something to `read`."""
-        return self._inotify.fileno()
+        return self._source.fileno()
 
     def close(self) -> None:
         """End every watch.  May be repeated."""
-        self._inotify.close()
+        self._source.close()
         self._watched.clear()
-        self._paths.clear()
         self._links.clear()
 
     def __enter__(self) -> Self:
@@ -204,25 +177,20 @@ class Changes:
         """Watch one directory.  Raises OSError; ELOOP for a link."""
         fd = open_beneath(self._root.fd, path, LOOK | os.O_DIRECTORY, links=False)
         try:
-            wd = self._inotify.add_fd(fd, MASK)
+            self._source.watch(path, fd)
         finally:
             os.close(fd)
-        self._watched[path] = wd
-        self._paths.setdefault(wd, []).append(path)
+        self._watched.add(path)
 
     def _uncover(self, trees: set[bytes]) -> None:
         """End the watches in `trees`, each with all that is below it."""
         if not self._links.isdisjoint(trees):
             self._links -= trees
-        if self._watched.keys().isdisjoint(trees):  # then none below them is watched either
+        if self._watched.isdisjoint(trees):  # then none below them is watched either
             return
         for path in [path for path in self._watched if _lies_in(path, trees)]:
-            wd = self._watched.pop(path)
-            paths = self._paths[wd]
-            paths.remove(path)
-            if not paths:
-                del self._paths[wd]
-                self._inotify.remove(wd)
+            self._watched.remove(path)
+            self._source.unwatch(path)
         self._links = {path for path in self._links if not _lies_in(path, trees)}
 
     def _complain(self, reason: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pollers import watch
 from servers.cli import LOOPS, Backends, Options, seconds, whole
 from servers.http.request import Limits
 
@@ -15,7 +16,7 @@ BACKENDS: Final[Backends] = {
     "splice": ("reactor", "trio"),
     "aio": ("reactor",),
 }
-WATCHERS: Final = ("auto", "inotify", "none")
+WATCHERS: Final = ("auto", *watch.names(), "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ in what is keyed by paths (the cache, the watches).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -87,6 +88,7 @@ class Root:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         try:
             self.fd = os.open(path, LOOK | os.O_DIRECTORY | os.O_CLOEXEC)
         except ValueError as error:
@@ -100,6 +102,18 @@ class Root:
             os.close(self.fd)
             reason = f"cannot serve {path!r}: its names cannot be opened: {error.strerror}"
             raise OSError(error.errno, reason) from None
+
+    def reachable(self) -> bytes:
+        """A path that leads to it from anywhere in this process.
+
+        That of its fd in /proc, which goes on leading there when it is renamed; elsewhere the one
+        that it was opened by, made absolute.
+        """
+        by_fd = b"/proc/self/fd/%d" % self.fd
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(by_fd), os.fstat(self.fd)):
+                return by_fd
+        return os.path.abspath(os.fsencode(self._path))
 
     def open(self, path: bytes, *, links: bool = True) -> tuple[int, os.stat_result]:
         """Open a regular file for reading; return its fd, for the caller to close, and its stat.

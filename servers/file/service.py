@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol, TypeVar
 
+from pollers import watch
 from pollers.base import Counters
 from pollers.sockqueue import unsent
 from servers import lifecycle
@@ -35,8 +36,11 @@ from servers.file.options import FileOptions
 from servers.file.root import Root
 from servers.file.session import Session
 from servers.file.site import Site
+from servers.file.sources import open_source
 from servers.lifecycle import CannotServe, RateLimit, Tally, log
 
+#: Watchers that are tried unasked: those that tell at once, and need no rights.
+AUTO: Final = ("inotify", *(name for name in watch.expected_names() if name == "kqueue"))
 #: The most that one read takes, bytes.
 RECEIVE: Final = 64 * 1024
 #: Seconds that a client gets to read a last answer before the connection is cut, and the bytes
@@ -150,7 +154,7 @@ class Service:
 
     def choices(self) -> dict[str, str]:
         """What was really chosen, for the ready line."""
-        return {"watcher": "inotify" if self.changes is not None else "none"}
+        return {"watcher": self.changes.name if self.changes is not None else "none"}
 
     def session(self) -> Session:
         """The protocol state of a new connection."""
@@ -211,13 +215,16 @@ class Service:
         wanted = self.options.watcher
         if wanted == "none":
             return None
-        try:
-            return Changes(self.root)
-        except OSError as error:
-            if wanted != "auto":
-                raise CannotServe(
-                    f"--watcher {wanted}: {error.strerror or error}; --watcher none looks at a "
-                    "file once a second instead"
-                ) from None
-            log(f"no watcher ({error.strerror or error}): files are looked at once a second")
-            return None
+        refusals = []
+        for name in AUTO if wanted == "auto" else (wanted,):
+            try:
+                return Changes(self.root, source=open_source(name, self.root))
+            except OSError as error:
+                refusals.append(error.strerror or str(error))
+        if wanted != "auto":
+            raise CannotServe(
+                f"--watcher {wanted}: {refusals[0]}; --watcher none looks at a file once a second "
+                "instead"
+            )
+        log(f"no watcher ({'; '.join(refusals)}): files are looked at once a second")
+        return None

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from filecache import Clock, content, replace
+from filecache import PATHS, STEPS, Clock, beneath, content, replace, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaks import open_fds
@@ -202,54 +202,6 @@ def test_covered(watched: FileCache, site: Path) -> None:
 
 
 # Whatever happens.
-
-DIRECTORIES = ("", "a", "c", "a/b", "link")
-PATHS = [os.path.join(directory, "f") for directory in DIRECTORIES]
-SOME_FILE, SOME_DIRECTORY = st.sampled_from(PATHS), st.sampled_from(DIRECTORIES[1:4])
-STEPS = st.one_of(
-    st.tuples(st.sampled_from(["write", "write", "replace", "remove", "touch"]), SOME_FILE),
-    st.tuples(st.just("rename"), SOME_FILE, SOME_FILE),
-    st.tuples(st.sampled_from(["make", "make", "clear"]), SOME_DIRECTORY),
-    st.sampled_from([("move", "a", "c"), ("move", "c", "a"), ("move", "a/b", "c")]),
-    st.tuples(st.just("link"), st.sampled_from(DIRECTORIES[:4])),
-    st.tuples(st.just("symlink"), SOME_FILE, SOME_FILE),
-)
-
-
-def step(site: str, number: int, what: str, *names: str) -> None:
-    """Change something below `site`, as far as it can be done."""
-    paths = [os.path.join(site, name) for name in names]
-    data = b"%d" % number * (number % 3 + 1)
-    if what == "write":
-        with open(paths[0], "wb") as file:
-            file.write(data)
-    elif what == "replace":
-        replace(Path(paths[0]), data)
-    elif what == "remove":
-        os.unlink(paths[0])
-    elif what == "touch":
-        os.utime(paths[0])
-    elif what in ("rename", "move"):
-        os.rename(*paths)
-    elif what == "make":
-        os.makedirs(paths[0])
-    elif what == "clear":
-        os.rmdir(paths[0])
-    elif what == "link":
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(site, "link"))
-        os.symlink(names[0] or ".", os.path.join(site, "link"))
-    elif what == "symlink":
-        os.symlink(os.path.relpath(paths[0], os.path.dirname(paths[1])), paths[1])
-
-
-def beneath(site: str, path: str) -> bytes:
-    """What a file holds; where a link leads out of the site there is none."""
-    there = os.path.realpath(os.path.join(site, path))
-    if not there.startswith(os.path.realpath(site) + "/"):
-        raise FileNotFoundError(path)
-    with open(there, "rb") as file:
-        return file.read()
 
 
 @pytest.mark.skipif(inotify._init1 is None, reason="this system has no inotify")

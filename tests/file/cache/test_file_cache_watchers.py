@@ -1,0 +1,195 @@
+"""The cache over every watcher of pollers.watch: what was reported is never served old."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filecache import PATHS, STEPS, Clock, beneath, content, replace, step
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pollers import watch
+from pollers.watch import Capability
+from servers.file.cache import UNWATCHED_EVERY, WATCHED_EVERY, FileCache
+from servers.file.changes import EVERYTHING, Changes
+from servers.file.root import Root
+from servers.file.sources import WatcherSource
+
+PATIENCE = 15.0
+
+
+@pytest.fixture(params=watch.names())
+def watcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of each watcher that works here; one that looks, looks often."""
+    found = watch.probe(request.param)
+    if not found.available:
+        if found.expected:
+            pytest.fail(f"this platform should have {found.name}, but: {found.reason}")
+        pytest.skip(found.reason)
+    monkeypatch.setattr("servers.file.sources.PERIOD", 0.02)
+    return found.name
+
+
+@pytest.fixture
+def changes(watcher: str, root: Root) -> Iterator[Changes]:
+    with Changes(root, source=WatcherSource(watcher, root)) as changes:
+        assert changes.name == watcher
+        yield changes
+
+
+@pytest.fixture
+def cache(root: Root, changes: Changes, clock: Clock) -> Iterator[FileCache]:
+    cache = FileCache(root, changes, clock=clock)
+    yield cache
+    cache.close()
+
+
+def until_new(cache: FileCache, changes: Changes, path: bytes, wanted: bytes) -> None:
+    """Read changes until the file is the new one; at once, where the watcher is prompt."""
+    deadline = time.monotonic() + PATIENCE
+    prompt = Capability.PROMPT in watch.probe(changes.name).capabilities
+    cache.read_changes()
+    while content(cache.open(path)) != wanted:
+        assert not prompt, "reported late"
+        left = deadline - time.monotonic()
+        assert left > 0, "not reported"
+        select.select([changes], [], [], left)
+        cache.read_changes()
+
+
+def test_replaced_is_new_once_it_is_reported(
+    cache: FileCache, changes: Changes, site: Path
+) -> None:
+    for number in range(20):
+        for path in "file", "a/file":
+            cache.open(path.encode())
+            assert cache.covered(path.encode())
+            replace(site / path, b"%d" % number)
+            until_new(cache, changes, path.encode(), b"%d" % number)
+
+
+def test_written_in_place_is_new(cache: FileCache, changes: Changes, site: Path) -> None:
+    cache.open(b"file")
+    (site / "file").write_bytes(b"longer")
+    until_new(cache, changes, b"file", b"longer")
+
+
+def test_a_directory_that_was_replaced_is_new(
+    cache: FileCache, changes: Changes, site: Path
+) -> None:
+    for number in range(5):
+        cache.open(b"a/file")
+        (site / "next").mkdir()
+        (site / "next" / "file").write_bytes(b"%d" % number)
+        (site / "a").rename(site / "was")
+        (site / "next").rename(site / "a")
+        until_new(cache, changes, b"a/file", b"%d" % number)
+        shutil.rmtree(site / "was")
+        cache.read_changes()
+    replace(site / "a" / "file", b"last")
+    until_new(cache, changes, b"a/file", b"last")
+
+
+def test_a_file_that_was_moved_in_is_new(cache: FileCache, changes: Changes, site: Path) -> None:
+    """And what happens behind a file that was moved out is known at once as well."""
+    cache.open(b"file")
+    (site / "a" / "file").rename(site.parent / "away")
+    replace(site / "file", b"behind")
+    until_new(cache, changes, b"file", b"behind")
+
+
+def test_a_request_does_not_look_at_a_watched_file(
+    cache: FileCache, site: Path, clock: Clock
+) -> None:
+    """Shown by changes that are not read: it would have seen them."""
+    file = cache.open(b"a/file")
+    replace(site / "a" / "file", b"new")
+    for _ in range(9):
+        clock.advance(WATCHED_EVERY / 10)
+        assert cache.open(b"a/file") is file
+
+
+def test_the_root_may_be_renamed(cache: FileCache, changes: Changes, site: Path) -> None:
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("a watcher goes by the root's path here")
+    cache.open(b"a/file")
+    site.rename(site.with_name("moved"))
+    cache.read_changes()
+    cache.open(b"a/file")
+    replace(site.with_name("moved") / "a" / "file", b"new")
+    until_new(cache, changes, b"a/file", b"new")
+
+
+def test_an_overflow_is_no_reason_to_be_old(
+    cache: FileCache, changes: Changes, site: Path
+) -> None:
+    if Capability.OVERFLOW not in watch.probe(changes.name).capabilities:
+        pytest.skip(f"{changes.name} cannot fall behind")
+    cache.open(b"a/file")
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with open(site / "file", "wb") as one, open(site / "a" / "file", "rb") as other:
+        for _ in range(limit // 2 + 500):
+            os.utime(one.fileno())
+            os.utime(other.fileno())
+    replace(site / "a" / "file", b"lost")
+    while cache.read_changes() is EVERYTHING:  # fanotify has few: equal ones are one
+        pass
+    assert content(cache.open(b"a/file")) == b"lost"
+    replace(site / "a" / "file", b"new")
+    until_new(cache, changes, b"a/file", b"new")
+
+
+@pytest.mark.parametrize("name", watch.names())
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(STEPS, min_size=15, max_size=30))
+def test_after_any_changes_it_serves_what_is_there(
+    name: str, steps: list[tuple[str, ...]]
+) -> None:
+    """A file that is watched, at once; another one, when its second is over."""
+    found = watch.probe(name) if name not in _known else _known[name]
+    _known[name] = found
+    if not found.available or Capability.PROMPT not in found.capabilities:
+        pytest.skip(found.reason or f"{name} does not tell at once")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as above,
+        tempfile.TemporaryDirectory(dir=above) as base,
+        Root(base) as root,
+        Changes(root, limit=4, source=WatcherSource(name, root)) as changes,
+    ):
+        patch.setattr("servers.file.cache.WATCHED_EVERY", float("inf"))
+        clock = Clock()
+        cache = FileCache(root, changes, capacity=6, clock=clock)
+        os.makedirs(os.path.join(base, "a/b"))
+        for path in ("f", "a/f", "a/b/f"):
+            Path(base, path).write_bytes(b"first")
+        for number, (what, *names) in enumerate(steps):
+            with contextlib.suppress(OSError):
+                step(base, number, what, *names)
+            cache.read_changes()
+            for path in PATHS:
+                known = os.fsencode(path)
+                if not cache.covered(known):
+                    clock.advance(UNWATCHED_EVERY)
+                try:
+                    expected = beneath(base, path)
+                except OSError:
+                    with pytest.raises(OSError, match=r"No such file|Is a directory"):
+                        cache.open(known)
+                    continue
+                file = cache.open(known)
+                assert (file.size, content(file)) == (len(expected), expected), path
+        cache.close()
+
+
+_known: dict[str, watch.Availability] = {}
