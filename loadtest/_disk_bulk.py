@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from loadtest._disk_meter import TICK, Meter
@@ -50,27 +50,35 @@ def alone(meter: Meter, fd: int) -> None:
     deep = meter.work.depth > 1
     with _reader(meter, fd, deep) as (reader, file):
         while meter.running:
-            reader.begin(file, meter.work.offsets)
-            (_many if deep else _one_by_one)(meter, reader)
+            (_many if deep else _one_by_one)(meter, reader, file)
             if not meter.work.again:
                 meter.end()
 
 
-def _many(meter: Meter, reader: BulkReader) -> None:
+def _many(meter: Meter, reader: BulkReader, file: DirectFile) -> None:
+    reader.begin(file, meter.work.offsets)
     while reader.left and meter.running:
         _take(meter, reader, None)
         meter.advance(time.monotonic())
 
 
-def _one_by_one(meter: Meter, reader: BulkReader) -> None:
-    """Each step is a read, so that its time is the step's: no array is needed for that."""
-    clock, step = time.monotonic, reader.step
-    while reader.left and meter.running:
+def _one_by_one(meter: Meter, reader: BulkReader, file: DirectFile) -> None:
+    """A read is sent just before the last one is told of: its time is from then until it is.
+
+    The first one's is from before the offsets were looked at, which is longer.
+    """
+    clock, offsets = time.monotonic, meter.work.offsets
+    with closing(reader.read_each(file, offsets)) as reads:
         began = clock()
-        batch = step()
-        ended = clock()
-        meter.single(batch.indices, batch.slots, batch.results, ended - began)
-        meter.advance(ended)
+        for offset, data in zip(offsets.data, reads, strict=True):
+            ended = clock()
+            if isinstance(data, int):
+                meter.check.failed(offset, -data)
+            meter.read(offset, int((ended - began) * 1e9), data)
+            meter.advance(ended)
+            if not meter.running:
+                return
+            began = ended
 
 
 def on_reactor(meter: Meter, fd: int) -> None:

@@ -6,8 +6,8 @@ What this file is
     blocks the last block's too (_disk_file.py says what they have).
 *   Of one read in `SAMPLE` the digest of all bytes is taken, and compared when measuring is over,
     as what it ought to be takes a millisecond to compute.
-*   Reads in bulk are compared by whole arrays, and a single one by items, which is faster than
-    arrays of one (pollers.aio.bulk says by how much).
+*   Reads in bulk are compared by whole arrays, and a single one by its bytes, which is faster than
+    arrays of one (pollers.aio.single says by how much).
 """
 
 from __future__ import annotations
@@ -45,14 +45,13 @@ class Check:
         self.offsets, self.block, self.seed = offsets, block, seed
         self._last = block - BLOCK
         self._marks = marks(offsets // BLOCK)
-        # For one item each.
-        self._mark_items, self._offset_items = self._marks.data, offsets.data
+        self._offset_items = offsets.data  # for one item each
         #: (offset, CRC-32) of reads that are compared as a whole.
         self.samples: list[tuple[int, int]] = []
         self._seen = 0
         self._next_sample = 1
 
-    # -- a read that somebody awaited
+    # -- a read by itself
 
     def read(self, offset: int, data: bytes | memoryview) -> None:
         """`data` came from `offset`.  Raises WrongBytes."""
@@ -69,10 +68,14 @@ class Check:
         if self._seen >= self._next_sample:
             self._sample(offset, data)
 
+    def failed(self, offset: int, number: int) -> NoReturn:
+        """The read at `offset` ended with this errno."""
+        raise WrongBytes(f"the read at {offset} failed: {os.strerror(number)}")
+
     # -- reads of a BulkReader
 
     def look_at(self, rows: NDArray[np.uint8]) -> None:
-        """`single` and `batch` will be told of these rows."""
+        """`batch` will be told of these rows."""
         self._rows = rows
         starts = (0, self._last) if self._last else (0,)
         #: (which block of a read, the numbers that the rows hold there)
@@ -80,18 +83,6 @@ class Check:
             (start // BLOCK, rows[:, start : start + WORD].view(np.uint64)[:, 0])
             for start in starts
         ]
-
-    def single(self, indices: Integers, slots: Integers, results: Integers) -> None:
-        """A batch of one.  Raises WrongBytes."""
-        index, slot = indices.item(0), slots.item(0)
-        if results.item(0) != self.block:
-            self._short(indices, results)
-        for block, numbers in self._numbers:
-            if numbers.item(slot) != self._mark_items[index] + block:
-                self._differs(indices, slots)
-        self._seen += 1
-        if self._seen >= self._next_sample:
-            self._sample(self._offset_items[index], self._rows[slot, : self.block].data)
 
     def batch(self, indices: Integers, slots: Integers, results: Integers) -> None:
         """Any batch but an empty one.  Raises WrongBytes."""
@@ -125,7 +116,7 @@ class Check:
         one = int(np.flatnonzero(results != self.block)[0])
         offset, result = self._offset_items[int(indices[one])], int(results[one])
         if result < 0:
-            raise WrongBytes(f"the read at {offset} failed: {os.strerror(-result)}")
+            self.failed(offset, -result)
         raise WrongBytes(f"{result} of {self.block} bytes came at {offset}")
 
     def _differs(self, indices: Integers, slots: Integers) -> NoReturn:

@@ -97,12 +97,6 @@ class Meter:
             self._latencies.append(took)
             self.reads += 1
 
-    def single(self, indices: Integers, slots: Integers, results: Integers, took: float) -> None:
-        """A batch of one of a BulkReader ended, in so many seconds.  Raises WrongBytes."""
-        self.check.single(indices, slots, results)
-        self._latencies.append(int(took * 1e9))
-        self.reads += 1
-
     def batch(
         self, indices: Integers, slots: Integers, results: Integers, seconds: NDArray[np.float64]
     ) -> None:

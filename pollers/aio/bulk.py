@@ -19,6 +19,7 @@ What does this mean for us?
     nothing had completed.
 *   The bytes stay where the disk put them: slot number i is row i of one 2-D array, and is used
     again after the next `step()`.  What is wanted for longer is copied.
+*   At depth 1 an array would hold one read: `read_each` has none (pollers.aio.single).
 *   For single reads that somebody awaits see pollers.aio.on_asyncio and on_trio; for callbacks,
     pollers.aio.disk.
 
@@ -31,7 +32,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -42,8 +43,10 @@ from pollers.aio.buffers import Buffers
 from pollers.aio.context import Context
 from pollers.aio.counters import DiskCounters, submit
 from pollers.aio.direct import ALIGNMENT, DirectFile, check_alignment
+from pollers.aio.places import Places, places
 from pollers.aio.prepared import GIVEN_UP, NONE, Integers, Prepared
 from pollers.aio.reads import PATIENCE
+from pollers.aio.single import CLOSED, Single
 
 _NO_TIMES: Final = np.empty(0, np.float64)
 
@@ -121,6 +124,8 @@ class BulkReader:
         #: (slot, -errno) of reads that the kernel did not take.
         self._refused: list[tuple[int, int]] = []
         self._refusals = 0
+        #: What read_each() needs, once that was asked for.
+        self._single: Single | None = None
 
     # -- asking
 
@@ -138,30 +143,58 @@ class BulkReader:
         finally:
             self.give_up()
 
+    def read_each(
+        self, file: DirectFile, offsets: ArrayLike, count: int | None = None
+    ) -> Generator[memoryview | int, None, None]:
+        """As `read_many`, one after another: yield the bytes of each in order, or -errno.
+
+        One read is under way at a time, whatever `depth` is, and the next one is when the bytes
+        of the last are yielded.  These are read-only, fewer at the end of the file, and stay until
+        the next ones are asked for.  Raises as `begin()` does; reads that were still to be asked
+        for when the file was closed are -EBADF.
+        """
+        asked = self._places(file, offsets, count)
+        while self._in_flight:  # they were given up
+            self.step()
+        if self._single is None:
+            self._single = Single(self.count + self.alignment, self.alignment)
+        yield from self._single.read(self._context, self._counters, file, asked, self.spin)
+
     def begin(self, file: DirectFile, offsets: ArrayLike, count: int | None = None) -> None:
         """Have the next steps read `count` bytes (the most, by default) at each of `offsets`.
 
         Raises ValueError for what this reader cannot read, and while `left` is not 0.
         """
+        starts, lengths, self._heads, self._wanted, self._plain = self._places(
+            file, offsets, count
+        )
+        self._file = file
+        self._prepared.plan(file.fd, starts, lengths)
+
+    def _places(self, file: DirectFile, offsets: ArrayLike, count: int | None) -> Places:
+        """What is to be read.  Raises ValueError, and OSError where `file` is closed."""
         self._check_open()
         if self.left:
             raise ValueError(f"{self.left} reads are not done; step() on, or give_up() first")
+        single = self._single
+        if single is not None and single.reading:
+            raise ValueError("a read_each() is not done; exhaust it, or close() it first")
+        if single is not None and single.unsure:
+            self._renew()
+            single.unsure = False
         wanted = self.count if count is None else count
         if not 1 <= wanted <= self.count:
             raise ValueError(f"count must be from 1 to {self.count}, not {wanted}")
         check_alignment(file, self.alignment)
         self._check_file(file)
-        places = np.array(offsets, np.int64).reshape(-1)
-        if len(places) and not 0 <= places.min() <= places.max() < (1 << 63) - 2 * self.rows.size:
-            raise ValueError("offsets must be from 0 to about 2**63")
-        unit = file.alignment.offset
-        heads = places % unit
-        lengths = -(-(heads + wanted) // unit) * unit
-        self._plain = not heads.any() and wanted % unit == 0
-        self._heads = heads
-        self._wanted = wanted
-        self._file = file
-        self._prepared.plan(file.fd, places - heads, lengths)
+        return places(offsets, wanted, file.alignment.offset, 2 * self.rows.size)
+
+    def _renew(self) -> None:
+        """Wait for whatever the context has under way, and go on with another one."""
+        old = self._context
+        old.close()
+        self._context = Context(old.capacity, mapped=old.ring is not None)
+        self._context.taken, self._context.getevents_calls = old.taken, old.getevents_calls
 
     @property
     def left(self) -> int:
@@ -248,6 +281,8 @@ class BulkReader:
             self._context.close()
         finally:
             self._buffers.close()
+            if self._single is not None:
+                self._single.close()
             if self._eventfd >= 0:
                 os.close(self._eventfd)
 
@@ -357,5 +392,5 @@ class BulkReader:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ValueError("operation on a closed bulk reader")
+            raise ValueError(CLOSED)
         self._context.check_ours()

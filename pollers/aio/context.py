@@ -77,7 +77,7 @@ class Context:
         self._numbers = numbers()
         self._pid = os.getpid()
         self._cancelled = np.zeros(1, IO_EVENT)
-        self._make_room(0)
+        self._make_room(1)
         #: Calls of io_getevents, and completions that were taken without one.
         self.getevents_calls = 0
         self.taken = 0
@@ -176,6 +176,21 @@ class Context:
         """The first `count` that the last `gather()` brought, as copies."""
         return self._data[:count].copy(), self._results[:count].copy()
 
+    def one(self) -> int:
+        """The `res` of the only operation that is under way, waited for: items, no arrays."""
+        ring = self.ring
+        if ring is not None:
+            result = ring.take_one()
+            if result is not None:
+                self.taken += 1
+                return result
+        self.getevents_calls += 1
+        events = self._events_at
+        if _getevents(self._numbers.getevents, self._id, 1, 1, events, None) != 1:
+            self.wait(events, 1, 1, None)
+        only: int = self._result_items[0]
+        return only
+
     def cancel(self, address: int) -> None:
         """Ask for the end of the operation whose iocb is at `address`.
 
@@ -211,6 +226,7 @@ class Context:
         self._events_at = events.ctypes.data
         self._data = events["data"].view(np.int64)
         self._results = events["res"]
+        self._result_items = self._results.data
 
 
 #: What a forked child has to leave alone.

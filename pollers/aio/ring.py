@@ -76,7 +76,7 @@ class Ring:
     Raises OSError(ENOTSUP), with the reason, where they must not be read without a call.
     """
 
-    __slots__ = ("_data", "_header", "_results", "nr")
+    __slots__ = ("_data", "_header", "_result_items", "_results", "nr")
 
     def __init__(self, address: int, machine: str = MACHINE) -> None:
         header = _memory(address, HEADER_LENGTH).cast("I")
@@ -91,6 +91,7 @@ class Ring:
         # Read as signed: it holds indices, and numpy wants those signed.
         self._data: NDArray[np.int64] = events["data"].view(np.int64)
         self._results: NDArray[np.int64] = events["res"]
+        self._result_items = self._results.data
 
     def __len__(self) -> int:
         """How many completions can be taken now."""
@@ -121,10 +122,21 @@ class Ring:
         header[HEAD] = end
         return data, results
 
+    def take_one(self) -> int | None:
+        """The `res` of the oldest completion, where there is one.  Raises as `take` does."""
+        header = self._header
+        head = header[HEAD]
+        if head == header[TAIL]:
+            return None
+        result: int = self._result_items[head]
+        header[HEAD] = (head + 1) % self.nr
+        return result
+
     def forget(self, reason: str) -> None:
         """Touch the memory no more, and let whoever asks know why."""
         self._header = _Gone(reason)
         self._data, self._results = _NOTHING
+        self._result_items = self._results.data
 
 
 class _Gone:

@@ -77,6 +77,15 @@ def main(path: str, way: str, mapped: str) -> None:
                     else:
                         tell(place, bytes(reader.rows[slot][head : head + result]))
 
+    def one_by_one() -> None:
+        with BulkReader(depth=1, count=8192) as reader:
+            offsets = [offset for offset, _ in asked]
+            for offset, answer in zip(offsets, reader.read_each(file, offsets), strict=True):
+                if isinstance(answer, int):
+                    told[os.strerror(-answer)] += 1
+                else:
+                    tell((offset, 8192), bytes(answer))
+
     async def each(reader: Any, place: tuple[int, int]) -> None:
         try:
             tell(place, await reader.read(file, *place))
@@ -95,6 +104,7 @@ def main(path: str, way: str, mapped: str) -> None:
     ways = {
         "callbacks": callbacks,
         "bulk": bulk,
+        "one by one": one_by_one,
         "asyncio": lambda: asyncio.run(on_asyncio()),
         "trio": lambda: trio.run(on_trio),
     }
