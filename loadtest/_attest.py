@@ -13,9 +13,9 @@ Facts
     server "epoll" is wrong, and so is one that calls =0 "without io_uring".
 *   poll(2) and select(2) leave no trace, so they are attested by absence: whoever claims them and
     holds an eventpoll is refused.
-*   A file server with the backend `aio` holds a ring whatever its poller is, and each file server
-    may watch its root by inotify.  nginx makes an AIO ring for its event loop where it was built
-    with file AIO, used or not.
+*   A file server with the backend `aio`, and an echo server with `batch`, hold a ring whatever
+    their poller is, and each file server may watch its root by inotify.  nginx makes an AIO ring
+    for its event loop where it was built with file AIO, used or not.
 *   Readable by the same user, or by one with CAP_SYS_PTRACE.  Without /proc nothing is said.
 """
 
@@ -40,7 +40,7 @@ _NEEDS: Final = {
     "uvloop": "eventpoll",
 }
 #: Which facility a backend needs, under any poller.
-_BACKENDS: Final = {"aio": "aio_rings"}
+_BACKENDS: Final = {"aio": "aio_rings", "batch": "aio_rings"}
 #: What may be held besides, because the claim includes it, or the server always has it.
 _MAY: Final = {"libuv": {"io_uring"}, "uvloop": {"io_uring"}, "nginx": {"aio_rings"}}
 

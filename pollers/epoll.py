@@ -39,6 +39,9 @@ from pollers.base import (
 from pollers.syscall import MACHINE, Timespec, syscall
 from pollers.wakeup import Wakeup
 
+if TYPE_CHECKING:
+    from pollers.arrays import Arrays, EpollWait
+
 assert not TYPE_CHECKING or sys.platform == "linux"
 
 NR_EPOLL_PWAIT2: Final = 441  # the same number on every architecture
@@ -65,6 +68,7 @@ class EpollPoller(Adapter):
             raise
         self._epoll.register(self._wakeup.fd, select.EPOLLIN)
         self._wait = self._epoll.poll
+        self._wait_arrays: EpollWait | None = None
         self.capabilities = Capability.EDGE | Capability.ONESHOT | Capability.FILENO
         if self._has_pwait2():
             self.capabilities |= Capability.SUBMILLISECOND
@@ -106,6 +110,28 @@ class EpollPoller(Adapter):
         except IndexError:
             counters.count(len(events))
         return events
+
+    def poll_arrays(self, timeout: float | None, max_events: int) -> Arrays:
+        """As poll(), with arrays for an answer (pollers.arrays).  It needs numpy.
+
+        A timeout is rounded up to a whole millisecond.
+        """
+        self._check_open()
+        check_max_events(max_events)
+        if self._wait_arrays is None:
+            from pollers.arrays import EpollWait
+
+            self._wait_arrays = EpollWait(self._epoll.fileno())
+        fds, bits = self._wait_arrays(timeout, max_events)
+        counters = self.counters
+        counters.kernel_calls += 1
+        if self._wakeup.pending:
+            self._wakeup.clear()
+            counters.kernel_calls += 2  # the write that woke us, and the read
+            others = fds != self._wakeup.fd
+            fds, bits = fds[others], bits[others]
+        counters.count(len(fds))
+        return fds, bits
 
     def wake(self) -> None:
         self._wakeup.set()

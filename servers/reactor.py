@@ -103,6 +103,13 @@ class Reactor:
 
         self._poll = timed
 
+    def poll_by(self, poll: Callable[[float | None, int], Events]) -> None:
+        """Call `poll` from now on in place of the poller's own.
+
+        It may handle events itself, whole batches of them, and returns those that are left.
+        """
+        self._poll = poll
+
     def add(self, fd: int, interest: int, handler: Handler, edge: bool = False) -> None:
         """Call `handler` when `fd` is ready for `interest`.  Raises as Poller.register does."""
         self.poller.register(fd, interest, edge=edge)
@@ -120,9 +127,9 @@ class Reactor:
         look.register(fd, POLLIN)
         self._first = look.poll, functools.partial(handler, POLLIN)
 
-    def switch(self, fd: int, interest: int, handler: Handler) -> None:
+    def switch(self, fd: int, interest: int, handler: Handler, edge: bool = False) -> None:
         """Wait for something else on `fd`, and handle it otherwise."""
-        self.poller.modify(fd, interest)
+        self.poller.modify(fd, interest, edge=edge)
         self.handlers[fd] = handler
 
     def remove(self, fd: int) -> None:

@@ -81,6 +81,8 @@ def require(combination: Combination) -> None:
             pytest.skip(found.reason)
     if combination.backend == "splice" and not HAS_SPLICE:
         pytest.skip("this system has no splice(2)")
+    if combination.backend == "batch" and not (found := probe("aio")).available:
+        pytest.skip(found.reason)
 
 
 class ServerProcess:

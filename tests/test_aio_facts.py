@@ -6,6 +6,7 @@ fs/aio.c, io_submit(2), io_cancel(2), <linux/aio_abi.h>.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pty
@@ -296,8 +297,8 @@ def test_a_poller_grows_and_forgets_nothing() -> None:
         far.close()
 
 
-def test_one_submit_and_one_getevents_a_poll() -> None:
-    """What lazy re-arming is for: the calls of a turn do not grow with the events."""
+def test_the_calls_of_a_poll_do_not_grow_with_its_events() -> None:
+    """What lazy re-arming is for: one io_submit, and io_getevents where the ring is not read."""
     pairs = [socket.socketpair() for _ in range(100)]
     with AioPoller() as poller:
         for near, far in pairs:
@@ -306,7 +307,9 @@ def test_one_submit_and_one_getevents_a_poll() -> None:
         before = poller.counters.kernel_calls
         for _ in range(10):
             assert len(poller.poll(1)) == len(pairs)
-        assert poller.counters.kernel_calls - before == 20
+        with contextlib.closing(Context(1)) as context:
+            calls = 1 if context.ring is not None else 2
+        assert poller.counters.kernel_calls - before == 10 * calls
         assert poller.counters.rearms == 900
     for near, far in pairs:
         near.close()

@@ -88,6 +88,14 @@ def test_an_aio_ring_is_found_in_the_mappings() -> None:
         assert "holds no aio_ring" in attest([pid], ready(poller="aio"))["why"]
 
 
+def test_the_batch_backend_needs_a_ring_under_any_poller() -> None:
+    held = dict.fromkeys(FACILITIES, 0) | {"eventpoll": 1}
+    claim = ready(poller="epoll") | {"server": "echo", "backend": "batch"}
+    assert judge(held, claim) == "claims the backend batch and holds no aio_ring"
+    assert judge(held | {"aio_rings": 1}, claim) == ""
+    assert judge(held | {"eventpoll": 0, "aio_rings": 1}, claim | {"poller": "poll"}) == ""
+
+
 @pytest.mark.parametrize("setting", ["0", "1"])
 def test_what_uvloop_holds_is_named_whatever_the_variable_says(setting: str) -> None:
     code = "import uvloop; l = uvloop.new_event_loop()"

@@ -14,8 +14,9 @@ Some facts about IOCB_CMD_POLL
 What does this mean for us?
 ---------------------------
 *   Level-triggered by lazy re-arming: what fired at the last poll() and is still registered goes,
-    with new registrations, into *one* io_submit at the next poll(), and one io_getevents reaps.
-    Registering costs no kernel call, but errors such as EINVAL are known only at poll().
+    with new registrations, into *one* io_submit at the next poll().  Completions are read from the
+    ring; io_getevents is called to wait.  Registering costs no kernel call, but errors such as
+    EINVAL are known only at poll().
 *   A registration owns a *slot*: one iocb at a fixed address.  The event carries the slot, not the
     fd, and a slot is used again only after its completion was reaped.  A completion of a slot
     whose registration has gone is dropped (`counters.stale`), whatever the fd number means by
@@ -25,6 +26,9 @@ What does this mean for us?
     waiting: a socket that was shut down has completed by then, and the search is spared.
 *   Everything per event is a numpy operation over all events: ctypes and Python objects cost
     about as much as the system calls do.
+*   Batches of socket reads and writes (pollers.aio.sockets) may go through the same context:
+    `transfer()` submits them together with what is to be armed.  They complete at once; what
+    polls completed meanwhile waits for the next poll().
 """
 
 from __future__ import annotations
@@ -38,9 +42,10 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pollers.aio.abi import IO_EVENT
 from pollers.aio.context import Context
 from pollers.aio.slots import GONE, Slots
+from pollers.aio.sockets import TRANSFER, Addresses, Integers, together
+from pollers.arrays import Arrays, from_events
 from pollers.base import (
     MAX_EVENTS,
     POLLIN,
@@ -60,7 +65,11 @@ Indices: TypeAlias = NDArray[np.intp]
 #: Completions as two columns: the slot of each, and its `res`.
 Completions: TypeAlias = tuple[Indices, NDArray[np.int64]]
 
+#: How often poll() tries to submit what the kernel had no memory for.
+PATIENCE: Final = 100
+
 _NONE: Final[Indices] = np.empty(0, np.intp)
+_NO_ADDRESSES: Final[Addresses] = np.empty(0, np.uint64)
 
 
 class AioPoller(Adapter):
@@ -95,8 +104,11 @@ class AioPoller(Adapter):
         self._stash: Completions = (_NONE, np.empty(0, np.int64))
         #: POLLNVAL events that did not fit into the last poll().
         self._refused: Events = []
-        self._make_room_to_submit()
-        self._make_room_to_reap(MAX_EVENTS)
+        self._to_submit = np.zeros(capacity, np.uint64)
+        self._to_submit_at = self._to_submit.ctypes.data
+        #: The results of transfers, and how many have not come yet.
+        self._outcomes: list[Integers] = []
+        self._under_way = 0
         wake = self._slots.take(self._wakeup.fd, POLLIN)
         self._fresh.append(wake)
         # Nothing of it is reported: its completion may be reaped long after the wake was noticed.
@@ -133,33 +145,48 @@ class AioPoller(Adapter):
         self._release(self._find(fd))
 
     def poll(self, timeout: float | None = None, max_events: int = MAX_EVENTS) -> Events:
+        fds, bits = self.poll_arrays(timeout, max_events)
+        return list(zip(fds.tolist(), bits.tolist(), strict=True))
+
+    def poll_arrays(self, timeout: float | None, max_events: int) -> Arrays:
+        """As poll(), with arrays for an answer (pollers.arrays)."""
         self._check_open()
         check_max_events(max_events)
         deadline = None
         if timeout is not None and timeout > 0:
             deadline = time.monotonic() + timeout
         while True:
-            events = self._submit()
-            if events:
-                events, self._refused = events[:max_events], events[max_events:]
+            self._submit()
+            if self._refused:
+                fds, bits = from_events(self._refused[:max_events])
+                self._refused = self._refused[max_events:]
                 break
-            events = self._deliver(*self._take_completions(timeout, max_events))
+            fds, bits = self._deliver(*self._take_completions(timeout, max_events))
             if self._wakeup.pending:
                 self._wakeup.clear()
                 self.counters.kernel_calls += 2  # the write that woke us, and the read
                 break
-            if events or (timeout is not None and timeout <= 0):
+            if len(fds) or (timeout is not None and timeout <= 0):
                 break
             # What came, if anything, concerned nobody: a stale completion, a bit nobody asked for.
             if deadline is not None:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
                     break
-        try:
-            self.counters.sizes[len(events)] += 1
-        except IndexError:
-            self.counters.count(len(events))
-        return events
+        self.counters.count(len(fds))
+        return fds, bits
+
+    def transfer(self, addresses: Addresses, at: int, *, arm: bool) -> Integers:
+        """Do these transfers (pollers.aio.sockets.Submitter), and arm what waits for it with them.
+
+        Completions of polls that come with theirs are kept for the next poll().
+        """
+        self._check_open()
+        outcomes = self._outcomes = []
+        refused = self._submit(addresses) if arm else self._submit_all(at, len(addresses), _NONE)
+        while self._under_way:
+            self._stash_completions(self._under_way)
+        return together(outcomes, refused)
 
     def wake(self) -> None:
         self._wakeup.set()
@@ -229,12 +256,14 @@ class AioPoller(Adapter):
         self._fresh.extend(owned.tolist())
         self._zombies -= orphans
         self._slots.extend(self._context.capacity)
-        self._make_room_to_submit()
 
     # -- one turn
 
-    def _submit(self) -> Events:
-        """Arm what is to be armed; return POLLNVAL for what the kernel refused to watch."""
+    def _submit(self, transfers: Addresses = _NO_ADDRESSES) -> dict[int, int]:
+        """Do `transfers`, and arm what is to be armed; `_refused` gets what cannot be watched.
+
+        Returns the transfers that were refused, with their errno.
+        """
         slots = self._slots
         again = self._again
         if self._thinned:
@@ -246,46 +275,73 @@ class AioPoller(Adapter):
             batch = np.concatenate((again, np.array(self._fresh, np.intp)))
             self._fresh.clear()
         self._again = _NONE
-        refused, self._refused = self._refused, []
         if len(batch):
             self.counters.rearms += len(again)
-            np.take(slots.addresses, batch, out=self._to_submit[: len(batch)])
             slots.armed[batch] = True
             slots.waiting[batch] = False
-            refused += self._submit_batch(batch)
+        refused = {}
+        if len(transfers) or len(batch):
+            self._list(transfers, batch)
+            refused = self._submit_all(self._to_submit_at, len(transfers), batch)
         if self._retired:
             slots.free.extend(self._retired)
             self._retired.clear()
         return refused
 
-    def _submit_batch(self, batch: Indices) -> Events:
-        """Submit `_to_submit`, in one call unless an iocb of it is bad."""
-        refused: Events = []
-        done, total = 0, len(batch)
+    def _list(self, transfers: Addresses, batch: Indices) -> None:
+        """Write to `_to_submit` the addresses of what is to be submitted."""
+        count, total = len(transfers), len(transfers) + len(batch)
+        if total > len(self._to_submit):
+            self._to_submit = np.zeros(2 * total, np.uint64)
+            self._to_submit_at = self._to_submit.ctypes.data
+        # Transfers first: peers work on what they get while the kernel arms the rest.
+        self._to_submit[:count] = transfers
+        np.take(self._slots.addresses, batch, out=self._to_submit[count:total])
+
+    def _submit_all(self, at: int, first: int, batch: Indices) -> dict[int, int]:
+        """Submit what is listed at `at`, in one call unless an iocb of it is bad.
+
+        The first ones are `first` transfers; those that were refused are returned.
+        """
+        done, total = 0, first + len(batch)
+        refused: dict[int, int] = {}
+        refusals = 0
         while done < total:
             self.counters.kernel_calls += 1
             try:
-                done += self._context.submit(self._to_submit_at + 8 * done, total - done)
+                count = self._context.submit(at + 8 * done, total - done)
+                self._under_way += max(0, min(done + count, first) - done)
             except OSError as error:
-                if error.errno not in (errno.EBADF, errno.EINVAL):
+                count = 1
+                if done < first:
+                    refused[done] = error.errno or errno.EIO
+                elif error.errno in (errno.EBADF, errno.EINVAL):
+                    self._refuse(int(batch[done - first]))
+                elif error.errno == errno.EAGAIN and refusals < PATIENCE:
+                    refusals += 1
+                    count = 0
+                else:
                     raise
-                slot = int(batch[done])
-                self._slots.armed[slot] = False
-                self._oneshots.discard(slot)
-                self._slots.free.append(slot)
-                refused.append((self._slots.disown(slot), POLLNVAL))
-                done += 1
+            done += count
         return refused
 
+    def _refuse(self, slot: int) -> None:
+        """The kernel does not watch such a file."""
+        self._slots.armed[slot] = False
+        self._oneshots.discard(slot)
+        self._slots.free.append(slot)
+        self._refused.append((self._slots.disown(slot), POLLNVAL))
+
     def _reap(self, least: int, most: int, timeout: float | None) -> Completions:
-        if most > len(self._events):
-            self._make_room_to_reap(most)
-        self.counters.kernel_calls += 1
-        count = self._context.wait(self._events_at, least, most, timeout)
-        events = self._events[:count]
-        # Copies: the array is written again by the next call.
-        slots = events["data"].astype(np.intp)
-        results = events["res"].copy()
+        context = self._context
+        calls = context.getevents_calls
+        slots, results = context.completions(least, most, timeout)
+        self.counters.kernel_calls += context.getevents_calls - calls
+        if self._under_way:
+            transfers = slots == TRANSFER
+            self._outcomes.append(results[transfers])
+            self._under_way -= len(self._outcomes[-1])
+            slots, results = slots[~transfers], results[~transfers]
         self._slots.armed[slots] = False
         if self._zombies:
             return self._without_zombies(slots, results)
@@ -300,13 +356,14 @@ class AioPoller(Adapter):
         self._slots.free.extend(dropped)
         return slots[owned], results[owned]
 
-    def _stash_completions(self) -> None:
-        """Reap without waiting, for a later poll() to deliver."""
-        slots, results = self._reap(0, len(self._slots), 0)
-        self._stash = (
-            np.concatenate((self._stash[0], slots)),
-            np.concatenate((self._stash[1], results)),
-        )
+    def _stash_completions(self, least: int = 0) -> None:
+        """Reap all there is, `least` at least, for a later poll() to deliver."""
+        slots, results = self._reap(least, len(self._slots) + least, None if least else 0)
+        if len(slots):
+            self._stash = (
+                np.concatenate((self._stash[0], slots)),
+                np.concatenate((self._stash[1], results)),
+            )
 
     def _take_completions(self, timeout: float | None, max_events: int) -> Completions:
         slots, results = self._stash
@@ -316,24 +373,17 @@ class AioPoller(Adapter):
         self._stash = slots[max_events:], results[max_events:]
         return slots[:max_events], results[:max_events]
 
-    def _deliver(self, slots: Indices, results: NDArray[np.int64]) -> Events:
+    def _deliver(self, slots: Indices, results: NDArray[np.int64]) -> Arrays:
         """Turn completions into events, and note what to arm again."""
         bits = results & self._slots.masks[slots]
-        events = list(zip(self._slots.fds[slots].tolist(), bits.tolist(), strict=True))
+        fds = self._slots.fds[slots]
         again = slots
-        if not bits.all():
-            events = [event for event in events if event[1]]
         if self._oneshots:
             fired = bits.astype(np.bool_) & np.isin(slots, list(self._oneshots))
             again = slots[~fired]
         self._slots.waiting[again] = True
         self._again = again
-        return events
-
-    def _make_room_to_submit(self) -> None:
-        self._to_submit = np.zeros(len(self._slots), np.uint64)
-        self._to_submit_at = self._to_submit.ctypes.data
-
-    def _make_room_to_reap(self, most: int) -> None:
-        self._events = np.zeros(most, IO_EVENT)
-        self._events_at = self._events.ctypes.data
+        if not bits.all():
+            concerned = bits != 0
+            return fds[concerned], bits[concerned]
+        return fds, bits

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pollers
 from pollers.base import POLLIN, Poller
@@ -18,6 +18,9 @@ from servers.echo.reactor_copy import CopyConnection
 from servers.echo.reactor_splice import SharedPipe, SpliceConnection
 from servers.lifecycle import CannotServe, Tally
 from servers.reactor import Reactor
+
+if TYPE_CHECKING:  # it needs numpy, and Linux
+    from servers.echo.reactor_batch import Batches
 
 Connection: TypeAlias = CopyConnection | SpliceConnection
 
@@ -31,6 +34,7 @@ class EchoService:
         listener: socket.socket,
         options: EchoOptions,
         make: Callable[..., Connection],
+        batches: Batches | None = None,
     ) -> None:
         self.tally = Tally()
         self.reactor = Reactor(poller, options.max_events)
@@ -38,6 +42,12 @@ class EchoService:
         self._options = options
         self._make = make
         self._draining = False
+        self.batches = batches
+        #: How a connection that reads is registered.
+        self.interest, self.edge = POLLIN, False
+        if batches is not None:
+            self.reactor.poll_by(batches.poll)
+            self.interest, self.edge = batches.interest, batches.edge
         self._acceptor = Acceptor(self.reactor, listener, self.tally, self._connect)
         if options.idle_timeout:
             self._period = options.idle_timeout / idle.SWEEPS
@@ -59,7 +69,8 @@ class EchoService:
 
     def report(self, final: bool) -> None:
         poller = self.reactor.poller.counters
-        lifecycle.say(lifecycle.counters(self.tally, self.connections, poller, final))
+        further = self.batches.counters() if self.batches is not None else {}
+        lifecycle.say(lifecycle.counters(self.tally, self.connections, poller, final, **further))
 
     def close(self) -> None:
         """Close what the drain left open."""
@@ -71,7 +82,11 @@ class EchoService:
 
     def _connect(self, sock: socket.socket) -> None:
         connection = self._make(sock, self)
-        self.reactor.add(connection.fd, POLLIN, connection.on_readable)
+        try:
+            self.reactor.add(connection.fd, self.interest, connection.on_readable, self.edge)
+        except OSError:
+            connection.close()
+            raise
         self.connections.add(connection)
 
     def _sweep(self) -> None:
@@ -95,6 +110,18 @@ class EchoService:
             self.reactor.stop()
 
 
+def _batches(poller: Poller, options: EchoOptions) -> Batches:
+    """Raises CannotServe where there is no Linux AIO, or no numpy."""
+    found = pollers.probe("aio")
+    if not found.available:
+        raise CannotServe(
+            f"--backend batch rests on Linux AIO: {found.reason}; use --backend copy"
+        )
+    from servers.echo.reactor_batch import Batches
+
+    return Batches(poller, options.max_events)
+
+
 def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:
     """Run until a signal ends the drain.  `announce(**actual)` is called once it serves."""
     assert options.poller is not None
@@ -107,7 +134,11 @@ def serve(options: EchoOptions, listener: socket.socket, announce: Callable[...,
             make = partial(
                 SpliceConnection, shared=stack.enter_context(contextlib.closing(SharedPipe()))
             )
-        service = EchoService(poller, listener, options, make)
+        batches = None
+        if options.backend == "batch":
+            batches = stack.enter_context(contextlib.closing(_batches(poller, options)))
+            make = batches.connection
+        service = EchoService(poller, listener, options, make, batches)
         stack.callback(service.close)
         announce(poller=poller.name, emulated=poller.emulated)
         service.reactor.run()

@@ -7,7 +7,7 @@ from typing import Final
 
 from servers.cli import LOOPS, Backends, Options
 
-BACKENDS: Final[Backends] = {"copy": LOOPS, "splice": ("reactor",)}
+BACKENDS: Final[Backends] = {"copy": LOOPS, "splice": ("reactor",), "batch": ("reactor",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

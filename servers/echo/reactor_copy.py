@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from pollers.base import POLLIN, POLLOUT
+from pollers.base import POLLOUT
 from servers.listen import CHUNK
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ class CopyConnection:
             self._service.drop(self, reset=True)
             return
         if sent != len(data):
-            self._pending = data[sent:]
-            self._service.tally.stalls += 1
-            self._service.reactor.switch(self.fd, POLLOUT, self.on_writable)
+            self._stall(data[sent:])
 
     def on_writable(self, bits: int) -> None:
         try:
@@ -83,7 +81,16 @@ class CopyConnection:
         self.quiet = -1
         self._pending = self._pending[sent:]
         if not self._pending:
-            self._service.reactor.switch(self.fd, POLLIN, self.on_readable)
+            self._resume()
+
+    def _stall(self, rest: bytes) -> None:
+        self._pending = rest
+        self._service.tally.stalls += 1
+        self._service.reactor.switch(self.fd, POLLOUT, self.on_writable)
+
+    def _resume(self) -> None:
+        service = self._service
+        service.reactor.switch(self.fd, service.interest, self.on_readable, service.edge)
 
     def close(self) -> None:
         self.sock.close()

@@ -53,7 +53,7 @@ COMBINATIONS = [
     *(
         Combination("reactor", name, backend)
         for name in pollers.names()
-        for backend in ("copy", "splice")
+        for backend in ("copy", "splice", "batch")
     ),
     *(Combination(loop) for loop in ("asyncio", "uvloop", "trio")),
 ]
