@@ -112,6 +112,8 @@ def test_without_cachestat_nowait_decides(cold: tuple[int, CachedFile], content:
     """As on kernels before 6.5: what is missing at first, in the middle, or not at all."""
     fd, file = cold
     file.asks_first = False
+    # A miss begins to read what is missing: only that, and nothing ahead of it.
+    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_RANDOM)
     os.pread(fd, 1, 8 * PAGE)
     assert file.read(9 * PAGE, PAGE) == (b"", False)
     part, whole = file.read(8 * PAGE, 100 * PAGE)
