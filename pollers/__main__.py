@@ -1,4 +1,4 @@
-"""Which pollers work here, and whether the limits allow 10,000 connections."""
+"""Which pollers and watchers work here, and whether the limits allow 10,000 connections."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import argparse
 import json
 import platform
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
 
-from pollers import limits, registry
-from pollers.base import Capability
+from pollers import limits, registry, watch
 
 if TYPE_CHECKING:
     from pollers.aio.probe import PathReport
+
+#: What a probe finds, of a poller or of a watcher.
+Found: TypeAlias = registry.Availability | watch.Availability
 
 EPILOG = """exit status: 0 if every poller that this platform should have works and every limit
 is high enough, 1 if not, 2 for a wrong command line"""
@@ -34,14 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     paths: list[PathReport] = []
     if options.path:
-        from pollers.aio.probe import probe_path  # needs numpy, which the rest does not
-
+        try:
+            from pollers.aio.probe import probe_path  # needs numpy, which the rest does not
+        except ImportError as error:
+            parser.error(f"--path: {error}; install it, or leave --path out")
         try:
             paths = [probe_path(path) for path in options.path]
         except OSError as error:
             parser.error(f"--path: {error.strerror}; name a directory")
 
-    adapters = registry.probe_all()
+    adapters, watchers = registry.probe_all(), watch.probe_all()
     found = limits.read()
     if options.json:
         report = {
@@ -49,23 +54,25 @@ def main(arguments: list[str] | None = None) -> int:
             "platform": platform.platform(),
             "python": platform.python_version(),
             "pollers": [adapter.as_dict() for adapter in adapters],
+            "watchers": [watcher.as_dict() for watcher in watchers],
             "connections": limits.CONNECTIONS,
             "limits": [limit.as_dict() for limit in found],
             "paths": [path.as_dict() for path in paths],
         }
         print(json.dumps(report, indent=2))
     else:
-        _show(adapters, found)
+        _show_adapters("poller", f"Pollers on {platform.platform()}", adapters)
+        _show_adapters("watcher", "Watchers", watchers)
+        _show_limits(found)
         _show_paths(paths)
     missing = any(adapter.expected and not adapter.available for adapter in adapters)
     low = any(limit.enough is False for limit in found)
     return 1 if missing or low else 0
 
 
-def _show(adapters: list[registry.Availability], found: list[limits.Limit]) -> None:
-    console = Console(highlight=False)
-    table = Table(title=f"Pollers on {platform.platform()}", title_justify="left")
-    table.add_column("poller", no_wrap=True)
+def _show_adapters(kind: str, title: str, adapters: Sequence[Found]) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column(kind, no_wrap=True)
     table.add_column("works", no_wrap=True)
     table.add_column("beyond the contract")
     table.add_column("note, or why not", ratio=1)
@@ -73,11 +80,14 @@ def _show(adapters: list[registry.Availability], found: list[limits.Limit]) -> N
         table.add_row(
             adapter.name,
             _works(adapter),
-            _capabilities(adapter.capabilities),
+            _capabilities(adapter),
             adapter.note if adapter.available else adapter.reason,
         )
-    console.print(table)
+    Console(highlight=False).print(table)
 
+
+def _show_limits(found: list[limits.Limit]) -> None:
+    console = Console(highlight=False)
     table = Table(title=f"Limits, for {limits.CONNECTIONS:,} connections", title_justify="left")
     table.add_column("limit", no_wrap=True)
     table.add_column("is", justify="right", no_wrap=True)
@@ -109,14 +119,16 @@ def _show_paths(paths: list[PathReport]) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _works(adapter: registry.Availability) -> str:
+def _works(adapter: Found) -> str:
     if adapter.available:
         return "emulated" if adapter.emulated else "yes"
     return "NO" if adapter.expected else "not here"
 
 
-def _capabilities(capabilities: Capability) -> str:
-    return ", ".join(c.name.lower() for c in Capability if c & capabilities and c.name)
+def _capabilities(adapter: Found) -> str:
+    names = adapter.as_dict()["capabilities"]
+    assert isinstance(names, list)
+    return ", ".join(names)
 
 
 def _number(value: int | None) -> str:

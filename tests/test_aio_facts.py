@@ -109,6 +109,8 @@ def test_syscall_numbers_differ_in_order_between_architectures() -> None:
     assert numbers("aarch64") == numbers("riscv64") == (0, 1, 4, 2, 3)
     with pytest.raises(OSError, match="no AIO syscall numbers for vax; known are x86_64"):
         numbers("vax")
+    with pytest.raises(OSError, match="it is Linux's"):  # an Intel macOS says x86_64 too
+        numbers("x86_64", linux=False)
 
 
 def test_a_poll_that_holds_completes_at_submission(ring: Ring, pair) -> None:

@@ -169,3 +169,21 @@ def test_what_becomes_ready_in_a_transfer_comes_with_the_next_poll(pairs: Pairs)
         assert batch.receive(np.array([near.fileno()])).tolist() == [1]
         assert poller.poll(20) == [(other.fileno(), POLLIN)]
     assert other.recv(10) == b"y"
+
+
+def test_transfers_that_fill_the_ring_keep_no_poll_from_being_armed() -> None:
+    """Those that are done are taken out first, as they keep their places until then."""
+    with ExitStack() as stack:
+        made = [socket.socketpair() for _ in range(2)]
+        for end in (end for pair in made for end in pair):
+            stack.enter_context(end).setblocking(False)
+        (waiting, waker), (near, far) = made
+        poller = stack.enter_context(AioPoller(capacity=4))
+        batch = stack.enter_context(closing(SocketBatch(1000, 1, poller)))
+        poller.register(waiting.fileno(), POLLIN)
+        waker.send(b"x")
+        assert poller.poll(20) == [(waiting.fileno(), POLLIN)]
+        results = batch.send(np.full(1000, near.fileno()), np.ones(1000, np.int64))
+        assert set(results.tolist()) == {1, -errno.EAGAIN}, "nothing filled the ring"
+        assert len(far.recv(2000)) == np.count_nonzero(results == 1)
+        assert poller.poll(20) == [(waiting.fileno(), POLLIN)]

@@ -12,7 +12,7 @@ import pytest
 
 import pollers
 from pollers import __main__ as command
-from pollers import limits, registry
+from pollers import limits, registry, watch
 from pollers.base import Capability, Poller
 from pollers.fake import FakePoller
 
@@ -193,7 +193,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
 
 def test_the_command_prints_every_adapter_and_limit(capsys: pytest.CaptureFixture[str]) -> None:
     _, output = run(capsys)
-    for name in [*pollers.names(), *(limit.name for limit in limits.read())]:
+    for name in [*pollers.names(), *watch.names(), *(limit.name for limit in limits.read())]:
         assert name in output
 
 
@@ -202,6 +202,7 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(output)
     assert report["schema"] == 1
     assert [adapter["name"] for adapter in report["pollers"]] == pollers.names()
+    assert [watcher["name"] for watcher in report["watchers"]] == watch.names()
     assert {"name", "value", "need", "enough", "meaning", "remedy"} == set(report["limits"][0])
 
 

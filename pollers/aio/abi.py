@@ -6,6 +6,7 @@ filled and read by whole columns; a test holds each size and offset against the 
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Final, NamedTuple
 
@@ -58,6 +59,9 @@ _X86_64: Final = Numbers(setup=206, destroy=207, getevents=208, submit=209, canc
 #: asm-generic/unistd.h: aarch64, riscv64, loongarch64.  Mind the order.
 _GENERIC: Final = Numbers(setup=0, destroy=1, submit=2, cancel=3, getevents=4)
 
+#: Elsewhere these numbers are other calls'; macOS calls its x86_64 by the same name.
+LINUX: Final[bool] = sys.platform == "linux"
+
 _BY_MACHINE: Final = {
     "x86_64": _X86_64,
     "aarch64": _GENERIC,
@@ -66,8 +70,10 @@ _BY_MACHINE: Final = {
 }
 
 
-def numbers(machine: str = MACHINE) -> Numbers:
+def numbers(machine: str = MACHINE, linux: bool = LINUX) -> Numbers:
     """The syscall numbers of `machine`, as os.uname() names it.  Raises OSError for others."""
+    if not linux:
+        raise OSError(errno.ENOSYS, "Linux AIO cannot be used here: it is Linux's")
     try:
         return _BY_MACHINE[machine]
     except KeyError:

@@ -302,7 +302,8 @@ class BulkReader:
 
     def _replace(self, completed: int) -> None:
         self._in_flight -= completed
-        if self._prepared.filled:
+        # A file that was closed is the next step()'s error: what this one has is to be told first.
+        if self._prepared.filled and self._file.fd >= 0:
             self._send(completed)
 
     def _send(self, most: int) -> None:

@@ -4,7 +4,8 @@ Facts
 -----
 *   preadv2(2) with RWF_NOWAIT (Linux 4.14) returns what is in memory, without waiting for a disk:
     EAGAIN where the first byte is not there, fewer bytes where a later one is not, and fewer at
-    the end of the file too.  5.9 and 5.10 may return 0 before the end.
+    the end of the file too.  5.9 and 5.10 may return 0 before the end.  Some filesystems do not
+    know it (overlayfs, FUSE): EOPNOTSUPP.
 *   Its EAGAIN is not free: the kernel has *begun* to read the missing pages (read-ahead), into the
     page cache.  A direct read after it would be the second read of the same blocks.
 *   cachestat(2) (Linux 6.5) counts the pages of a range that are in memory, and reads nothing.
@@ -19,7 +20,8 @@ What does this mean for us?
     kernels RWF_NOWAIT is all there is (`asks_first` is False), with its second read.
 *   What is freshly written is dirty and in memory: reading it here does not block, and reading it
     directly does.
-*   A short answer is the end of the file only if fstat(2) says so.  All else is read directly.
+*   A short answer is the end of the file only if fstat(2) says so.  All else is read directly,
+    everything where the filesystem has no RWF_NOWAIT: the counters have only misses then.
 *   Both ways cost what they cost for each read: on cold files this adds 3 us, on hot ones it
     spares the disk.
 """
@@ -119,7 +121,9 @@ class CachedFile:
         buffer = bytearray(count)
         try:
             got = _read_now(self.fd, buffer, offset)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise
             self.counters.misses += 1
             return b"", False
         whole = got == count or os.fstat(self.fd).st_size == offset + got

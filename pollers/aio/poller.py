@@ -320,6 +320,8 @@ class AioPoller(Adapter):
                 elif error.errno == errno.EAGAIN and refusals < PATIENCE:
                     refusals += 1
                     count = 0
+                    if self._under_way:  # transfers that are done keep places until then
+                        self._stash_completions()
                 else:
                     raise
             done += count

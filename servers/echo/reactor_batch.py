@@ -32,12 +32,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pollers.aio.sockets import SocketBatch, Submitter
+from pollers.aio.sockets import Integers, SocketBatch, Submitter
 from pollers.arrays import from_events, poll_arrays
 from pollers.base import POLLIN, POLLPRI, POLLRDHUP, Capability, Events, Poller
 from servers.echo.reactor_copy import CopyConnection
@@ -56,8 +55,6 @@ FEWEST: Final = 12
 
 #: What tells of no fault of the connection: it is still readable or writable, and comes again.
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EINTR})
-
-Integers: TypeAlias = NDArray[np.int64]
 
 
 class Batches:

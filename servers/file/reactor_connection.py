@@ -56,6 +56,7 @@ class Connection:
         "_log",
         "_memo",
         "_outgoing",
+        "_reading_on",
         "_recv",
         "_service",
         "_session",
@@ -99,6 +100,8 @@ class Connection:
         self._settled = True
         self._fast = self._unlimited = not service.options.max_requests
         self._unread = False
+        #: Whether `_read_again` will be called.
+        self._reading_on = False
         #: The answer under way.
         self._outgoing: Outgoing | None = None
         self._discarded = 0
@@ -126,15 +129,19 @@ class Connection:
             self.since = now
             if bits & ENDED:
                 self._unread = True
-            elif self._turn is not None and plan.count <= JOINED and not plan.rest:
+            elif (
+                self._turn is not None
+                and plan.count <= JOINED
+                and not plan.rest
+                and not self._reading_on  # its answer would overtake this one
+            ):
                 self.state = State.IDLE
                 self._turn.ask(plan, self)
                 return
             if self._answer(plan):
                 self.state = State.IDLE
                 if self._unread:
-                    self._unread = False
-                    self._service.reactor.soon(self._read_again)
+                    self._read_on()
             return
         if not data:
             self._service.drop(self)
@@ -143,14 +150,20 @@ class Connection:
         if len(data) == RECEIVE or bits & ENDED:  # there is more, and no edge to say so
             self._unread = True
         if self._serve() and self._unread:
-            self._unread = False
-            self._service.reactor.soon(self._read_again)
+            self._read_on()
 
     def _alive(self) -> bool:
         """Whether it was not dropped since this call was asked for."""
         return self in self._service.connections
 
+    def _read_on(self) -> None:
+        """There may be more, of which no edge will tell."""
+        self._unread = False
+        self._reading_on = True
+        self._service.reactor.soon(self._read_again)
+
     def _read_again(self) -> None:
+        self._reading_on = False
         if self._alive() and self._service.reactor.handlers.get(self.fd) == self.on_readable:
             self.on_readable(READABLE)
 
@@ -281,8 +294,7 @@ class Connection:
         elif self._serve():
             self._await(POLLIN, self.on_readable)
             if self._unread:
-                self._unread = False
-                self._service.reactor.soon(self._read_again)
+                self._read_on()
 
     def _end_outgoing(self) -> None:
         """Let go of what was under way, and log how much of it went."""

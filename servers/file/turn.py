@@ -34,7 +34,7 @@ class Turn:
         self._tally = tally
 
     def ask(self, plan: Plan, connection: Connection) -> None:
-        """Answer `connection` at the end of the turn; it reads no further until then."""
+        """Answer `connection` at the end of the turn; it must not read further until then."""
         askers = self._asked.get(plan)
         if askers is not None:
             askers.append(connection)

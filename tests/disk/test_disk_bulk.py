@@ -27,6 +27,11 @@ def gather(reader: BulkReader, batch: Batch, into: dict[int, bytes | int]) -> No
         into[index] = bytes(row[head : head + result]) if result >= 0 else result
 
 
+def _tell_on(reader: BulkReader, told: list[int]) -> None:
+    while reader.left:
+        told += reader.step().results.tolist()
+
+
 def _step_on(reader: BulkReader) -> None:
     while reader.left:
         reader.step()
@@ -173,6 +178,24 @@ def test_a_file_that_is_closed_meanwhile_is_said(plain: Path) -> None:
         reader.give_up()
         with pytest.raises(OSError, match="closed before"):
             reader.begin(file, [0])
+
+
+def test_a_file_that_is_closed_costs_no_row_and_no_read(plain: Path, content: bytes) -> None:
+    """What was under way is told before the error, and its rows are used again."""
+    with BulkReader(2, 4096) as reader:
+        for _ in range(3):
+            file = opened(plain)
+            reader.begin(file, [0] * 10)
+            told = reader.step().results.tolist()
+            file.close()
+            with pytest.raises(OSError, match="closed before"):
+                _tell_on(reader, told)
+            assert set(told) == {4096}
+            assert len(told) >= 2
+            reader.give_up()
+            while reader._in_flight:
+                reader.step()
+            assert len(reader._prepared.idle) == 4
 
 
 def test_the_kernel_has_no_room_for_all(file: DirectFile, content: bytes) -> None:

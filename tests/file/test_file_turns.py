@@ -7,10 +7,11 @@ would get alone.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,12 @@ from fileserving import (
     serving_files,
     until,
 )
+
+import pollers
+from pollers.base import POLLIN
+from servers import cli
+from servers.file.on_reactor import ReactorService
+from servers.file.options import BACKENDS, FileOptions, add, further
 
 copies = pytest.mark.parametrize(
     "combination", [each for each in REACTORS if each.backend == "copy"], ids=str, indirect=True
@@ -180,3 +187,46 @@ def test_a_client_that_resets_within_the_turn_disturbs_nobody(site: Path) -> Non
                 reset(sock)
         for sock in socks[1::2]:
             assert Incoming(sock).response().body == content(4096)
+
+
+@pytest.mark.parametrize("more", [[], ["--poller", "poll"]], ids=["default", "poll"])
+def test_pipelined_requests_of_two_reads_in_one_turn_are_answered_in_order(
+    more: list[str], site: Path
+) -> None:
+    """An event brings the first, a read that was put off in the turn before brings the second."""
+    parser = cli.parser("servers.file", "", BACKENDS)
+    add(parser)
+    parsed = parser.parse_args(["--root", str(site), "--watcher", "none", *more])
+    options = cli.options(FileOptions, parsed, BACKENDS, **further(parsed))
+    assert options.poller is not None
+    with ExitStack() as stack:
+        poller = stack.enter_context(pollers.create(options.poller))
+        service = ReactorService(options, poller)
+        stack.enter_context(closing(service))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        far = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=20))
+        near, _ = listener.accept()
+        near.setblocking(False)
+        service._connect(near)
+        (connection,) = service.connections
+        incoming = Incoming(far)
+        assert service.turn is not None
+
+        def ask(size: int) -> None:
+            far.sendall(request_bytes(f"/{size}.bin"))
+            assert select.select([near], [], [], 20)[0]
+
+        for _ in range(3):  # within a second most of it is remembered, as it has to be
+            for size in SIZES:
+                ask(size)
+                connection.on_readable(POLLIN)
+                service.turn.flush()
+                assert incoming.response().body == content(size)
+            connection._read_on()
+            ask(0)
+            connection.on_readable(POLLIN)
+            ask(14)
+            service.reactor._run_soon()
+            service.turn.flush()
+            assert [incoming.response().body for _ in range(2)] == [content(0), content(14)]
+            service.reactor._run_soon()  # nothing more is there, and nothing is put off then
