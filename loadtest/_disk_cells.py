@@ -145,7 +145,7 @@ ROWS: Final = (
     Row("nowait-asyncio", "RWF_NOWAIT, asyncio.to_thread", "nowait", "asyncio"),
     Row("nowait-trio", "RWF_NOWAIT, trio.to_thread", "nowait", "trio", usual=False),
     Row("fio-libaio", "fio, libaio (peer)", "libaio", "fio"),
-    Row("fio-libaio-batch", "fio, libaio, batches (peer)", "libaio-batch", "fio", usual=False),
+    Row("fio-libaio-batch", "fio, libaio, batches (peer)", "libaio-batch", "fio"),
     Row("fio-psync", "fio, psync (peer)", "psync", "fio"),
 )
 
