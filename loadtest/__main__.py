@@ -129,6 +129,7 @@ def _filled(text: str) -> str:
 def run_compare(parsed: argparse.Namespace, started: float) -> int:
     """The subcommand `compare`."""
     workload = _workload(parsed)
+    _refuse_others(parsed, workload)
     if workload in STANDALONE:
         return STANDALONE[workload].run(parsed, started)
     suite = SUITES[workload]
@@ -203,6 +204,17 @@ def _workload(parsed: argparse.Namespace) -> str:
     if parsed.workload and parsed.asked and parsed.workload != parsed.asked:
         raise BadInput(f"{parsed.workload} or --workload {parsed.asked}: name one workload")
     return str(parsed.workload or parsed.asked or "echo")
+
+
+def _refuse_others(parsed: argparse.Namespace, workload: str) -> None:
+    """Raise BadInput where an option was given that `workload` does not take."""
+    takers: dict[str, list[str]] = {}
+    for one in STANDALONE.values():
+        for option in one.options:
+            takers.setdefault(option, []).append(one.name)
+    for option, names_ in takers.items():
+        if workload not in names_ and getattr(parsed, option):
+            raise BadInput(f"--{option} is for {' and '.join(names_)}, and not for {workload}")
 
 
 def _message(asked: str | None) -> int:

@@ -24,22 +24,24 @@ class Standalone:
     name: str
     #: For --help, without newlines.
     about: str
-    #: Adds the options that it alone has to the parser of `compare`.
+    #: Adds its options to the parser of `compare`, but for those that another one has added.
     add_options: Callable[[argparse.ArgumentParser], None]
+    #: The options that not every workload has and that it takes, without their dashes.
+    options: tuple[str, ...]
     #: Does all of it, from the parsed options and time.monotonic() at the start; returns the exit
     #: code.  Raises BadInput.
     run: Callable[[argparse.Namespace, float], int]
 
 
-def directory(out: Path) -> Path:
-    """`out`, made and shown to be writable.  Raises BadInput."""
+def directory(out: Path, flag: str = "--out") -> Path:
+    """`out`, made and shown to be writable; `flag` named it.  Raises BadInput."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
         raise BadInput(
-            f"--out {out} cannot be written: {error.strerror}; name another directory"
+            f"{flag} {out} cannot be written: {error.strerror}; name another directory"
         ) from None
     return out
 

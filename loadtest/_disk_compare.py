@@ -48,7 +48,12 @@ SIZES: Final = {**UNITS, "g": 1 << 30}
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that only this workload has."""
     add = parser.add_argument
-    add("--path", type=Path, metavar="DIR", help="disk: where its file is written (--out)")
+    add(
+        "--path",
+        type=Path,
+        metavar="DIR",
+        help="disk: where its file is written (--out); watch: where its tree is (/dev/shm)",
+    )
     add("--keep", action="store_true", help="disk: leave the file there")
 
 
@@ -218,4 +223,4 @@ def _listed(options: Mapping[str, Any]) -> str:
     return ", ".join(names(options["loads"]))
 
 
-STANDALONE: Final = Standalone(DISK.name, _about(), add_options, run)
+STANDALONE: Final = Standalone(DISK.name, _about(), add_options, ("path", "keep"), run)

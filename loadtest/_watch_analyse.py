@@ -31,6 +31,8 @@ Value = Callable[[Measurement], float | None]
 #: Of a kind of operation or a phase, what is counted.
 COUNTS: Final = ("facts", "told", "halves", "misnamed", "coalesced", "lost", "wrong")
 REPORTS: Final = ("reports", "duplicated", "allowed", "wrong_name", "out_of_order")
+#: Of a phase: its operations; the rounds whose end was reported, or that ended amid reports.
+WHOLE: Final = ("operations", "ended", "telling")
 
 
 def analyse(
@@ -101,9 +103,8 @@ def _row(cell: WatchCell, unavailable: str, measured: Sequence[Measurement]) -> 
         "holds": last.get("holds", {}),
         "limit": limit,
         "kinds": _sum([one["kinds"] for one in good], COUNTS),
-        "phases": _sum([one["phases"] for one in good], (*COUNTS, *REPORTS, "operations")),
+        "phases": _sum([one["phases"] for one in good], (*COUNTS, *REPORTS, *WHOLE)),
         "overflows": sum(one["done"]["overflows"] for one in good),
-        "unended": sum(not phase["ended"] for one in good for phase in one["phases"].values()),
         "wrong_names": last.get("wrong_names", []),
         **figures,
         **dict.fromkeys(RATIOS),

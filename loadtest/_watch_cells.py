@@ -12,6 +12,8 @@ from loadtest._watch_rows import WatchRow
 #: Writes on the way in a flood, if there are files enough; a window later a file may be written
 #: again.  A quarter of fs.inotify.max_queued_events.
 WINDOW: Final = 4096
+#: Seconds that the last report of a phase is waited for.
+SETTLE: Final = 4.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Load:
     def window(self) -> int:
         """Writes on the way in a flood; each goes to a file of its own."""
         return min(WINDOW, self.files // 2)
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest phase whose length was chosen."""
+        return max(self.operations / self.rate, self.flood, self.hold)
 
     @property
     def workload(self) -> str:

@@ -16,18 +16,18 @@ import argparse
 import datetime
 import os
 import random
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest import _cells, _environment, _terminal, _watch_analyse, _watch_report
+from loadtest import _cells, _environment, _terminal, _watch_analyse
 from loadtest._asked import BadInput, Standalone, cpus, directory, given, whole
 from loadtest._compare import Rounds, run_rounds
 from loadtest._conclude import conclude
-from loadtest._interrupts import sigterm_interrupts
+from loadtest._interrupts import scratch, sigterm_interrupts
 from loadtest._watch_cells import Load, Place, WatchCell
 from loadtest._watch_measure import Stall, measure, plant
 from loadtest._watch_rows import BASELINE, CONTROL, ROWS
@@ -44,6 +44,8 @@ BURST, QUICK_BURST, A_FILE = 50_000, 20_000, 5
 FILES: Final = 10_000
 #: A file system in memory (shm_open(3)): what is measured is the telling, not a disk.
 MEMORY: Final = Path("/dev/shm")
+#: Bytes of it that each file takes, and that journal, reports and new names do.
+A_FILE_TAKES, SPARE = 4096, 128 << 20
 #: The least that a flood's window allows.
 LEAST: Final = 100
 #: Seconds for which the test of the measuring stops the baseline, and the part of that time which
@@ -54,7 +56,7 @@ PACKAGES: Final = ("pyinotify", "watchdog", "watchfiles")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The option that only this workload has."""
+    """The option that only this workload has; --path is there (_disk_compare.py)."""
     parser.add_argument("--files", type=whole(LEAST), help=f"watch: files in the tree ({FILES:,})")
 
 
@@ -66,7 +68,7 @@ def run(parsed: argparse.Namespace, started: float) -> int:
     chosen = QUICK if parsed.quick else DEFAULT
     options = {name: given(parsed, name, chosen) for name in chosen}
     options["files"] = parsed.files or FILES
-    out = directory(parsed.out)
+    out, where = directory(parsed.out), _where(parsed.path, options["files"])
     watcher_core, writer_core = _cores(parsed.server_cpu, parsed.load_cpu)
     seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
     rows = _cells.choose(list(ROWS.values()), parsed.only, parsed.skip, {BASELINE, CONTROL})
@@ -94,18 +96,19 @@ def run(parsed: argparse.Namespace, started: float) -> int:
     bar_output = _terminal.console(stderr=True)
     bar_output.print(f"making {load.title} ...", markup=False, soft_wrap=True)
     self_test: dict[str, Any] = {}
-    where = _where(parsed.path)
-    with (
-        sigterm_interrupts(),
-        tempfile.TemporaryDirectory(prefix="pollmark-", dir=where) as scratch,
-    ):
-        root = Path(scratch) / "tree"
+    with sigterm_interrupts(), scratch(where) as outside:
+        root = outside / "tree"
         root.mkdir()
         environment["tree"] = _environment.filesystem(root)
         begin = time.monotonic()
-        place = Place(
-            root, plant(root, load.files), Path(scratch), watcher_core, writer_core, seed
-        )
+        try:
+            files = plant(root, load.files)
+        except OSError as error:
+            raise BadInput(
+                f"the tree cannot be made in {outside.parent}: {error.strerror}; name another "
+                "directory by --path, or fewer --files"
+            ) from None
+        place = Place(root, files, outside, watcher_core, writer_core, seed)
         reserve = RESERVE + time.monotonic() - begin  # as taking it away takes about as long
 
         async def one(cell: WatchCell) -> dict[str, Any]:
@@ -135,7 +138,14 @@ def run(parsed: argparse.Namespace, started: float) -> int:
             cells, unavailable, [one["measurements"] for one in outcome.rounds]
         ),
     }
-    return conclude(out, results, outcome, show, _watch_report.render)
+    return conclude(out, results, outcome, show, _render)
+
+
+def _render(results: dict[str, Any]) -> str:
+    """The report.  What it is made of loads matplotlib, so that it is not imported before."""
+    from loadtest._watch_report import render
+
+    return render(results)
 
 
 async def _test(place: Place, cell: WatchCell) -> dict[str, Any]:
@@ -155,21 +165,25 @@ async def _test(place: Place, cell: WatchCell) -> dict[str, Any]:
     return {"shown": shown, "stopped": stall.lasted, "longest": longest, "said": said}
 
 
-def _where(asked: Path | None) -> Path | None:
+def _where(asked: Path | None, files: int) -> Path | None:
     """Where the tree is made: as asked, or in memory, or in the temporary directory.  BadInput."""
     if asked is not None:
-        return directory(asked)
-    return MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else None
+        return directory(asked, "--path")
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        return None
+    # A container may have 64 MiB of it only.
+    return MEMORY if shutil.disk_usage(MEMORY).free >= files * A_FILE_TAKES + SPARE else None
 
 
 def _cores(watcher: str, writer: str) -> tuple[int | None, int | None]:
     """The watcher's core and the writer's; None: not pinned.  Raises BadInput."""
+    for flag, text in (("--server-cpu", watcher), ("--load-cpu", writer)):
+        if "," in text:
+            raise BadInput(f"{flag} {text}: it is one process, name one core")
     cpus(watcher, writer)
     known = system.cores()
     found: list[int | None] = []
-    for flag, text, place in (("--server-cpu", watcher, 0), ("--load-cpu", writer, 1)):
-        if "," in text:
-            raise BadInput(f"{flag} {text}: it is one process, name one core")
+    for place, text in enumerate((watcher, writer)):
         if text == "auto":
             found.append(known[place] if len(known) > 1 else None)
         else:
@@ -193,4 +207,4 @@ def _about() -> str:
     )
 
 
-STANDALONE: Final = Standalone("watch", _about(), add_options, run)
+STANDALONE: Final = Standalone("watch", _about(), add_options, ("files", "path"), run)

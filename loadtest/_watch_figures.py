@@ -44,7 +44,9 @@ def _phase(matched: Matched, name: str, work: Mapping[str, Any]) -> dict[str, An
         "allowed": matched.allowed[name],
         "wrong_name": matched.wrong_name[name],
         "out_of_order": matched.out_of_order[name],
+        #: Whether the end was reported in time; if not, whether other reports still came.
         "ended": work["ended"],
+        "telling": work["telling"],
         #: From the first operation to the last report.
         "seconds": seconds,
         "told_per_second": known / seconds if seconds else 0.0,

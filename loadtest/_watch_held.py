@@ -13,10 +13,20 @@ Facts
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 FACILITIES: Final = ("inotify", "fanotify")
+#: What each holds on Linux, "" for none of them; kqueue is emulated there, by more than one way.
+HOLDS: Final = {
+    "inotify": "inotify",
+    "pyinotify": "inotify",
+    "fanotify": "fanotify",
+    "stat": "",
+    "watchdog": "inotify",
+    "watchfiles": "inotify",
+}
 
 
 def held(pid: int) -> dict[str, int]:
@@ -42,3 +52,14 @@ def held(pid: int) -> dict[str, int]:
     except OSError:
         return {}
     return found
+
+
+def other_than(facility: str, holds: Mapping[str, int]) -> str:
+    """How what a watcher holds differs from its name; "" where it does not, or nobody knows."""
+    if not holds or facility not in HOLDS:
+        return ""
+    found = [name for name in FACILITIES if holds[name]]
+    if found == [name for name in FACILITIES if name == HOLDS[facility]]:
+        return ""
+    said = " and ".join(found) or "neither inotify nor fanotify"
+    return f"{facility} runs over something else than it should: it holds {said}"

@@ -26,16 +26,16 @@ import trio
 
 from loadtest import _watch_journal, _watch_reporter, _watch_writer
 from loadtest._child import Child, Failed
-from loadtest._watch_cells import Load, Place, WatchCell
+from loadtest._watch_cells import SETTLE, Load, Place, WatchCell
 from loadtest._watch_figures import figures
-from loadtest._watch_held import held
+from loadtest._watch_held import held, other_than
 from loadtest._watch_match import Report, match
 
 HERE: Final = Path(__file__).resolve().parent
-#: Seconds that the last report of a phase is waited for.
-SETTLE: Final = 4.0
-#: More that the reporter has to say so, and the writer for a phase.
+#: Seconds more than that which the reporter has to say so, and the writer for a phase.
 GRACE: Final = 60.0
+#: A watcher whose last report is not older (seconds) has more to tell.
+QUIET: Final = 1.0
 #: The load of the phase "hold", as a part of what the flood has shown.
 HELD: Final = 0.8
 
@@ -56,7 +56,7 @@ async def measure(place: Place, cell: WatchCell, stall: Stall | None = None) -> 
     """
     try:
         return await _measured(place, cell, stall)
-    except Failed as error:
+    except (Failed, OSError) as error:  # OSError: no room for the journal or the reports
         return {"schema": 1, "cell": cell.as_dict(), "failed": str(error)}
     finally:
         clean(place)
@@ -85,11 +85,14 @@ async def _measured(place: Place, cell: WatchCell, stall: Stall | None) -> dict[
         )
         ready = await reporter.answer()
         holds = held(reporter.process.pid)
+        if wrong := other_than(cell.row.facility, holds):
+            raise Failed(wrong)
         work: dict[str, dict[str, Any]] = {}
         for name, order in _orders(load, place.seed):
             if name == "hold":
                 order["rate"] = HELD * _rate(work["flood"])
-            work[name] = await _phase(writer, reporter, name, order, stall)
+            within = GRACE + load.longest
+            work[name] = await _phase(writer, reporter, name, order, within, stall)
         done = await reporter.ask(stop=str(scratch / "reports"))
         await writer.ask(phase="save", path=str(scratch / "journal"))
     journal = _watch_journal.load(scratch / "journal")
@@ -135,18 +138,37 @@ def _rate(flood: Mapping[str, Any]) -> float:
 
 
 async def _phase(
-    writer: Child, reporter: Child, name: str, order: Mapping[str, Any], stall: Stall | None
+    writer: Child,
+    reporter: Child,
+    name: str,
+    order: Mapping[str, Any],
+    within: float,
+    stall: Stall | None,
 ) -> dict[str, Any]:
     """One phase: what the writer says of it, what the reporter used before and after."""
     end = f"end-{name}"
     before = await reporter.ask(mark=True)
+    failed: Failed | None = None
     async with trio.open_nursery() as nursery:
         if stall is not None and name == "hold":
             nursery.start_soon(_stop_for, reporter.process, stall)
-        written = await writer.ask(GRACE, phase=name, end=end, **order)
+        try:
+            written = await writer.ask(within, phase=name, end=end, **order)
+        except Failed as error:  # which a nursery would wrap up in a group
+            failed = error
+    if failed is not None:
+        raise failed
     found = await reporter.ask(SETTLE + GRACE, find=end, seconds=SETTLE)
     after = await reporter.ask(mark=True)
-    return {"writer": written, "before": before, "after": after, "ended": found["found"]}
+    ended = found["found"]
+    telling = not ended and found["quiet"] < QUIET
+    return {
+        "writer": written,
+        "before": before,
+        "after": after,
+        "ended": ended,
+        "telling": telling,
+    }
 
 
 async def _stop_for(process: trio.Process, stall: Stall) -> None:

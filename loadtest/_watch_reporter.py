@@ -5,7 +5,8 @@ What this file is
 It watches a tree and writes down what it is told and when.  Its argument is a JSON object
 (`Setup`); it answers each line of its stdin by a line on stdout:
 
-    {"find": NAME, "seconds": S}   wait until NAME was reported, at most so long: {"found"}
+    {"find": NAME, "seconds": S}   wait until NAME was reported, at most so long: {"found"}, and
+                                   {"quiet"}, the seconds since the last report of anything
     {"mark": true}                 what it has used and holds: {"user_cpu", "rss", "fds", ...}
     {"stop": PATH}                 end watching, write the reports there: {"reports", "overflows"}
 
@@ -111,7 +112,9 @@ class Orders(threading.Thread):
         for line in sys.stdin:
             order = json.loads(line)
             if "find" in order:
-                say(found=self._find(order["find"], order["seconds"]))
+                found = self._find(order["find"], order["seconds"])
+                last = self._log.came[-1][0] if self._log.came else 0
+                say(found=found, quiet=(now() - last) / 1e9)
             elif "mark" in order:
                 say(**self.mark())
             else:

@@ -108,7 +108,7 @@ def _ours(name: str) -> Callable[[str], Watching]:
 
 def _watchfiles(debounce: int, step: int) -> Callable[[str], Watching]:
     def make(root: str) -> Watching:
-        from loadtest._watch_peers import Watchfiles
+        from loadtest._watch_watchfiles import Watchfiles
 
         return Watchfiles(root, debounce, step)
 
@@ -116,7 +116,7 @@ def _watchfiles(debounce: int, step: int) -> Callable[[str], Watching]:
 
 
 def _watchdog(root: str) -> Watching:
-    from loadtest._watch_peers import Watchdog
+    from loadtest._watch_watchdog import Watchdog
 
     return Watchdog(root)
 

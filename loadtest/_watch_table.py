@@ -47,6 +47,7 @@ TRUTH: Final = (
 
 def speed(row: Row) -> list[str]:
     """What belongs under SPEED."""
+    lost = row["phases"].get("burst", {}).get("lost")  # then not all is ever known
     return [
         row["label"],
         number(row["sustained"], 0),
@@ -56,7 +57,7 @@ def speed(row: Row) -> list[str]:
         "1" if row["key"] == BASELINE else ratio(row["latency"]),
         milliseconds(row["held_p50"]),
         number(row["cpu"], 1),
-        number(row["burst_seconds"], 2),
+        "-" if lost else number(row["burst_seconds"], 2),
     ]
 
 

@@ -1,9 +1,9 @@
-"""What `compare --workload watch` prints: the verdict, two tables, and where each one lies."""
+"""What `compare --workload watch` prints: the verdict, the tables, and where each one lies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -35,7 +35,9 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
         rows = ordered(load)
         output.print()
         for title, headings, line in TABLES:
-            output.print(_table(title, headings, line, rows))
+            lines = [(line(row), STYLES[look(row)]) for row in rows]
+            for table in tables(title, headings, lines, output.width):
+                output.print(table)
             output.print()
         output.print("Where each one lies", style="bold", markup=False)
         for row in load["rows"]:
@@ -44,15 +46,34 @@ def show(output: Console, results: Mapping[str, Any]) -> None:
                 output.print(f"  {row['label']}: {said}.", markup=False, soft_wrap=True)
 
 
+def tables(
+    title: str, headings: Sequence[str], lines: Sequence[tuple[list[str], str]], width: int
+) -> list[Table]:
+    """One table, in as many parts as it takes that `width` columns cut no figure off.
+
+    `lines` are cells with their style; the first cell stands in each part.
+    """
+    made = []
+    columns = [0]
+    for column in range(1, len(headings)):
+        wider = _table(title, headings, lines, [*columns, column])
+        if len(columns) > 1 and Console(width=1000).measure(wider).maximum > width:
+            made.append(_table(title, headings, lines, columns))
+            title, columns = "", [0]
+        columns.append(column)
+    return [*made, _table(title, headings, lines, columns)]
+
+
 def _table(
     title: str,
     headings: Sequence[str],
-    line: Callable[[Mapping[str, Any]], list[str]],
-    rows: Sequence[Mapping[str, Any]],
+    lines: Sequence[tuple[list[str], str]],
+    columns: Sequence[int],
 ) -> Table:
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*map(escape, line(row)), style=STYLES[look(row)])
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column else "left"
+        made.add_column(headings[column], justify=justify, no_wrap=True)
+    for cells, style in lines:
+        made.add_row(*(escape(cells[column]) for column in columns), style=style)
     return made

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from loadtest._verdict import difference, ratio
+from loadtest._watch_cells import SETTLE
 from loadtest._watch_rows import BASELINE, CONTROL
 
 Row = Mapping[str, Any]
@@ -54,7 +55,7 @@ def headlines(load: Mapping[str, Any]) -> list[str]:
     base = table[BASELINE]
     if load["basis"] is None:
         return [f"Nothing is compared: the baseline is {base['status']}: {base['reason']}."]
-    said = [_sustained(load["rows"], base), _first(load["rows"], base)]
+    said = [_sustained(load["rows"], base), _first(load["rows"], base), *_cost(load["rows"], base)]
     said += _control(table.get(CONTROL))
     return said
 
@@ -66,7 +67,9 @@ def _ranked(rows: Sequence[Row], name: str) -> list[Row]:
 def _sustained(rows: Sequence[Row], base: Row) -> str:
     ranked = sorted(_ranked(rows, "rate"), key=lambda one: -float(one["rate"]["median"]))
     peers = [one for one in ranked if one["peer"]]
-    text = f"{base['label']} sustains {base['sustained']:,.0f} changes a second without loss"
+    flood = base["phases"]["flood"]
+    loss = f"losing {flood['lost']:,} of {flood['facts']:,}" if flood["lost"] else "without loss"
+    text = f"{base['label']} sustains {base['sustained']:,.0f} changes a second {loss}"
     if base["limit"] == "writer":
         text += ", and more: the writer could do no more"
     if peers:
@@ -98,12 +101,29 @@ def _first(rows: Sequence[Row], base: Row) -> str:
     return text + "."
 
 
+def _cost(rows: Sequence[Row], base: Row) -> list[str]:
+    ranked = sorted(_ranked(rows, "cost"), key=lambda one: float(one["cost"]["median"]))
+    if base not in ranked:
+        return []
+    text = f"{base['label']} takes {base['cpu']:,.1f} us of CPU for a change"
+    if peers := [one for one in ranked if one["peer"]]:
+        best = peers[0]
+        word = difference(best["cost"], "cost")
+        text += f"; the cheapest peer, {best['label']}, {ratio(best['cost'])} x that ({word})"
+    return [text + "."]
+
+
 def _control(control: Row | None) -> list[str]:
     if control is None or not control["rate"] or not control["latency"]:
-        return []
+        return ["The A/A control has no figures: how stable the machine was is not known."]
+    rate, latency = control["rate"], control["latency"]
+    text = f"A/A: the same watcher again sustains {ratio(rate)} x, with latencies of "
+    text += f"{ratio(latency)} x; "
+    if rate["smallest"] is None or latency["smallest"] is None:
+        return [text + "one round cannot tell noise from a difference."]
     return [
-        f"A/A: the same watcher again sustains {ratio(control['rate'])} x, with latencies of "
-        f"{ratio(control['latency'])} x."
+        f"{text}differences below {rate['smallest']:.1%} and {latency['smallest']:.1%} could not "
+        "have been shown."
     ]
 
 
@@ -112,12 +132,10 @@ def lies(row: Row) -> list[str]:
     if row["status"] not in ("ok", "emulated"):
         return [f"{row['status']}: {row['reason']}"]
     kinds, journal = row["kinds"], row["phases"].get("journal", dict.fromkeys(_NAMES, 0))
-    said = [*_lost(kinds), *_mapped(kinds, row), *_burst(row)]
+    said = [*_lost(kinds), *_mapped(kinds, row), *_flood(row), *_burst(row), *_late(row)]
     if journal["wrong_name"]:
         example = f" ({row['wrong_names'][0]})" if row["wrong_names"] else ""
-        said.append(
-            f"{journal['wrong_name']:,} reports name what nothing had happened to{example}"
-        )
+        said.append(f"names what nothing had happened to {journal['wrong_name']:,} times{example}")
     said += _renames(kinds)
     misnamed = [
         kind for kind, one in kinds.items() if kind not in _OWN and one["misnamed"] > _some(one)
@@ -137,10 +155,27 @@ def lies(row: Row) -> list[str]:
     ]
     if merged:
         said.append(f"merges changes of one name: {listed(merged)} are told by a later report")
-    return said or ["told everything, once and in order"]
+    return said or [_little(journal)]
 
 
-_NAMES: Final = ("told", "wrong_name", "out_of_order", "reports", "duplicated")
+#: What is counted of the journal, and said where it is too little for a sentence of its own.
+_LITTLE: Final = {
+    "lost": "lost",
+    "misnamed": "told as something else",
+    "halves": "renames in halves",
+    "coalesced": "told by a later report",
+    "duplicated": "told twice",
+    "out_of_order": "out of order",
+}
+_NAMES: Final = ("told", "wrong_name", "reports", "facts", *_LITTLE)
+
+
+def _little(journal: Mapping[str, int]) -> str:
+    """What there is to say where nothing of the journal is worth a sentence."""
+    parts = [f"{journal[name]:,} {words}" for name, words in _LITTLE.items() if journal[name]]
+    if not parts:
+        return "told everything, once and in order"
+    return f"told nearly everything: of {journal['facts']:,} facts {listed(parts)}"
 
 
 def _some(one: Mapping[str, int]) -> float:
@@ -171,6 +206,23 @@ def _mapped(kinds: Mapping[str, Mapping[str, int]], row: Row) -> list[str]:
     return [f"writes through mmap are unseen{until}"]
 
 
+def _flood(row: Row) -> list[str]:
+    flood = row["phases"].get("flood")
+    if flood is None or not flood["lost"]:
+        return []
+    return [f"loses {flood['lost']:,} of {flood['facts']:,} also where the writer waits for it"]
+
+
+def _late(row: Row) -> list[str]:
+    """Phases whose end it did not report in time, so that the next one began too early."""
+    late = [
+        f"{row['rounds'] - row['phases'][name]['ended']} times of the {name}"
+        for name in ("journal", "flood", "hold")
+        if name in row["phases"] and row["phases"][name]["ended"] < row["rounds"]
+    ]
+    return [f"the end {listed(late)} was not told within {SETTLE:.0f} s"] if late else []
+
+
 def _burst(row: Row) -> list[str]:
     burst, rounds = row["phases"].get("burst"), row["rounds"]
     if burst is None:
@@ -178,10 +230,13 @@ def _burst(row: Row) -> list[str]:
     number = f"{burst['operations'] // rounds:,}" if rounds else "many"
     said = "it says so" if row["overflows"] else "it does not say so"
     if burst["lost"]:
-        return [
-            f"of a burst of {number} it loses {burst['lost'] / burst['facts']:.1%} for good, and "
-            + said
-        ]
+        part = f"{burst['lost'] / burst['facts']:.1%}"
+        if burst["telling"]:  # nobody knows how much of it would still have come
+            return [
+                f"of a burst of {number} {part} is not told {SETTLE:.0f} s later, while reports "
+                f"still come ({burst['telling']} of {rounds} rounds)"
+            ]
+        return [f"of a burst of {number} it loses {part} for good, and {said}"]
     if row["overflows"]:
         return [
             f"a burst of {number} overflows it, which it says; looking again finds all "

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 from adapterkinds import kinds
+from hypothesis import settings
 from leaks import child_processes, open_fds, running_threads, until_none_left
 from skipmatrix import SkipMatrix, add_option
 
 import pollers
+
+# A machine that is busy with something else takes longer than hypothesis's 200 ms for anything.
+settings.register_profile("pollmark", deadline=None)
+settings.load_profile("pollmark")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

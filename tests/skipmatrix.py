@@ -154,6 +154,7 @@ def _is_whole(session: pytest.Session) -> bool:
     """Whether all tests were to run, and did."""
     option = session.config.option
     selected = option.keyword or option.markexpr or option.deselect or getattr(option, "lf", False)
+    selected = selected or option.ignore or option.ignore_glob
     everything = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
     stopped = session.shouldstop or session.shouldfail or option.collectonly
     ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)

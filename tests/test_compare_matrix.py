@@ -56,7 +56,10 @@ def test_names_choose_rows_and_loops() -> None:
         "uvloop-1",
     ]
     assert "trio" not in [row.key for row in choose(ROWS, [], ["trio"])]
-    assert choose(ROWS, [], []) == list(ROWS)
+    assert choose(ROWS, [], []) == [row for row in ROWS if row.usual]
+    assert choose(ROWS, ["all"], []) == list(ROWS)
+    for row in ROWS:  # also those that only run where they are named
+        assert row in choose(ROWS, [row.key], [])
 
 
 @pytest.mark.parametrize("names", [(["nosuch"], []), ([], ["nosuch"])])

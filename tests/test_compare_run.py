@@ -43,6 +43,8 @@ SHORT += ["--warmup", "0.2", "--measure", "0.2"]
         (["--measure", "-1"], "must be above 0"),
         (["--server-cpu", "4711"], "cores here are"),
         (["--load-cpu", "first"], "cores here are"),
+        (["--files", "500"], "--files is for watch"),
+        (["file", "--path", "/tmp"], "--path is for disk and watch"),
         (["nosuch"], "invalid choice"),
     ],
 )

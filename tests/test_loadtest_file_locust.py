@@ -21,13 +21,18 @@ OURS = (*FILES, "--poller", "poll", "--swarm-poller", "poll")
 SHORT = ("-u", "1", "--swarm-warmup", "1", "--swarm-measure", "0.5")
 
 
-def scratch() -> set[Path]:
-    """Directories that a run makes and must remove."""
-    return set(Path(tempfile.gettempdir()).glob("pollmark-*"))
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a run makes the directories that it must remove; other tests' are elsewhere."""
+    place = tmp_path / "scratch"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    return place
 
 
-def test_file_users_need_nothing_started_and_compare_what_they_get(tmp_path: Path) -> None:
-    before = scratch()
+def test_file_users_need_nothing_started_and_compare_what_they_get(
+    tmp_path: Path, scratch: Path
+) -> None:
     words = ("-u", "20", "-r", "20", "-t", "2s", "--think-time", "0.1", "--csv", "out")
     code, locust = run(*OURS, *words, "--server", "file", cwd=tmp_path)
     assert code == 0, locust.output
@@ -37,7 +42,7 @@ def test_file_users_need_nothing_started_and_compare_what_they_get(tmp_path: Pat
     assert found["Aggregated"]["Failure Count"] == "0"
     assert float(found["100k"]["Average Content Size"]) == 102_400
     assert not float(found["1k"]["50%"]).is_integer()
-    assert scratch() <= before
+    assert list(scratch.glob("pollmark-*")) == []
 
 
 def test_a_swarm_of_files_is_measured(tmp_path: Path) -> None:
@@ -62,10 +67,9 @@ def test_a_swarm_of_files_is_measured(tmp_path: Path) -> None:
     assert result["cold"] is None
 
 
-def test_a_peer_is_started_measured_and_stopped(tmp_path: Path) -> None:
+def test_a_peer_is_started_measured_and_stopped(tmp_path: Path, scratch: Path) -> None:
     if why := _peers.missing("nginx"):
         pytest.skip(why)
-    before = scratch()
     out = tmp_path / "measurement.json"
     words = (*SHORT, *SMALL, *FILES, "--measurement-out", str(out), "--server", "nginx")
     code, locust = run(*words, "FileSwarm")
@@ -78,7 +82,7 @@ def test_a_peer_is_started_measured_and_stopped(tmp_path: Path) -> None:
     assert server["messages_counted_by"] == "client"
     assert server["system_cpu_us_per_message"] > 0
     assert server["stalls"] is None
-    assert scratch() <= before
+    assert list(scratch.glob("pollmark-*")) == []
 
 
 def test_cold_files_are_counted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_an_expected_adapter_that_was_skipped_fails_the_run(suite: pytest.Pytest
     assert "FAILED engine other" not in text
 
 
+def test_with_several_processes_all_of_them_count(suite: pytest.Pytester) -> None:
+    """As ci/test runs it: each process knows of its own tests only."""
+    words = ("-n", "2", "--max-worker-restart", "0", "-o", f"pythonpath={Path(__file__).parent}")
+    code, text = run(suite, *words, skipped="slow other")
+    assert code == 1, text
+    assert [row[1:5] for row in rows(text)] == [
+        ["fast", "yes", "1", "0"],
+        ["slow", "yes", "0", "1"],
+        ["other", "no", "0", "1"],
+    ]
+    assert "FAILED engine slow" in text
+
+
 def test_an_expected_adapter_without_any_test_fails_the_run(suite: pytest.Pytester) -> None:
     code, text = run(suite, code=SUITE.format(skipped=[]).replace('"slow", ', ""))
     assert code == 1, text
@@ -90,7 +104,14 @@ def test_an_expected_adapter_without_any_test_fails_the_run(suite: pytest.Pytest
 
 
 @pytest.mark.parametrize(
-    "words", [["-k", "slow"], ["suite"], ["suite/test_suite.py::test_it[slow]"], ["-x", "suite"]]
+    "words",
+    [
+        ["-k", "slow"],
+        ["suite"],
+        ["suite/test_suite.py::test_it[slow]"],
+        ["-x", "suite"],
+        ["--ignore", "elsewhere"],
+    ],
 )
 def test_a_run_of_a_part_judges_nothing(suite: pytest.Pytester, words: list[str]) -> None:
     code, text = run(suite, *words, skipped="slow")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +22,20 @@ from compare_process import compare
 from loadtest import _results
 from loadtest._child import Child, Failed
 from loadtest._watch_cells import Load, Place, WatchCell
+from loadtest._watch_held import HOLDS, other_than
 from loadtest._watch_journal import Operation, expected
 from loadtest._watch_measure import Stall, measure, plant
 from loadtest._watch_rows import ROWS
 from loadtest._watch_tree import Tree
+from pollers import watch
 
 FILES = 400
 LOAD = Load(files=FILES, operations=150, rate=1000, flood=0.1, hold=0.1, burst=2000)
 PEERS = ("watchdog", "watchfiles", "watchfiles-1ms")
+
+needs_baseline = pytest.mark.skipif(
+    "inotify" not in watch.expected_names(), reason="the baseline is inotify, Linux's"
+)
 
 
 @pytest.fixture
@@ -46,6 +56,7 @@ def measured(place: Place, row: str, load: Load = LOAD, stall: Stall | None = No
     return found
 
 
+@needs_baseline
 @pytest.mark.parametrize("row", ["inotify", "stat", *PEERS])
 def test_what_a_watcher_reports_is_counted_whole(row: str, place: Place) -> None:
     found = measured(place, row)
@@ -94,6 +105,7 @@ def test_a_watcher_that_cannot_start_is_failed_with_its_words(place: Place) -> N
     assert trio.run(measure, place, unknown)["failed"] == "the reporter ended: KeyError: 'nosuch'"
 
 
+@needs_baseline
 def test_a_measurement_that_is_cancelled_leaves_no_process(place: Place) -> None:
     async def cancelled() -> None:
         with trio.move_on_after(0.7) as scope:
@@ -102,6 +114,15 @@ def test_a_measurement_that_is_cancelled_leaves_no_process(place: Place) -> None
 
     trio.run(cancelled)
     assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("stall", [None, Stall(0.1)])
+def test_a_writer_that_ends_is_failed_with_its_words(place: Place, stall: Stall | None) -> None:
+    if reason := ROWS["stat"].missing():
+        pytest.skip(reason)
+    (place.root / "end-hold").symlink_to(place.scratch / "nosuch" / "place")
+    found = trio.run(measure, place, WatchCell(ROWS["stat"], replace(LOAD, operations=0)), stall)
+    assert found["failed"].startswith("the writer ended: FileNotFoundError")
 
 
 def test_a_process_that_says_nothing_is_failed_after_its_time(tmp_path: Path) -> None:
@@ -153,6 +174,41 @@ def test_the_facts_of_a_journal_end_in_the_tree_that_is_there(tmp_path: Path) ->
     assert there == {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
 
 
+@needs_baseline
+def test_ended_it_leaves_no_process_and_no_tree(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    words = ["watch", "--only", "inotify", "--files", "300", "--measure", "0.1"]
+    words += ["--rounds", "1000", "--path", str(place), "--out", str(tmp_path / "out")]
+    seen: dict[int, psutil.Process] = {}
+    with subprocess.Popen(
+        [sys.executable, "-m", "loadtest", "compare", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("round 2"):
+                    break
+            assert len(list(place.iterdir())) == 1
+            deadline = time.monotonic() + 30
+            while not seen:
+                assert time.monotonic() < deadline
+                children = psutil.Process(process.pid).children(recursive=True)
+                seen = {one.pid: one for one in children}
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)  # the impatient press something else, too
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert psutil.wait_procs(list(seen.values()), timeout=5)[1] == []
+    assert list(place.iterdir()) == []
+    assert len(_results.load(tmp_path / "out" / "results.json")["rounds"]) >= 1
+
+
+@needs_baseline
 def test_a_whole_comparison_writes_its_results_and_says_where_each_one_lies(
     tmp_path: Path,
 ) -> None:
@@ -185,6 +241,8 @@ def test_a_whole_comparison_writes_its_results_and_says_where_each_one_lies(
         (["--connections", "10"], "--connections is for other workloads"),
         (["--size", "10"], "--size is for other workloads"),
         (["--loads", "busy"], "--loads is for other workloads"),
+        (["--keep"], "--keep is for disk"),
+        (["--path", "/dev/null/tree"], "--path /dev/null/tree cannot be written"),
         (["--only", "nosuch"], "no row is called 'nosuch'"),
         (["--skip", "inotify"], "inotify cannot be skipped"),
         (["--server-cpu", "0,1"], "name one core"),
@@ -202,6 +260,19 @@ def test_what_is_asked_wrongly_is_one_line(
         code = int(error.code or 0)
     assert code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("facility", HOLDS)
+def test_a_watcher_that_runs_by_another_facility_is_found_out(facility: str) -> None:
+    held = {name: int(HOLDS[facility] == name) for name in ("inotify", "fanotify")}
+    assert other_than(facility, held) == ""
+    assert other_than(facility, {}) == ""  # nobody knows
+    other = {name: 1 - count for name, count in held.items()}
+    assert f"{facility} runs over something else" in other_than(facility, other)
+
+
+def test_every_row_but_the_emulated_one_is_attested() -> None:
+    assert {row.facility for row in ROWS.values()} == {*HOLDS, "kqueue"}
 
 
 def test_a_peer_that_is_not_installed_is_unavailable_with_what_to_do(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from loadtest._watch_analyse import analyse
 from loadtest._watch_cells import Load, WatchCell
 from loadtest._watch_rows import BASELINE, CONTROL, ROWS
 from loadtest._watch_table import TABLES, ordered
+from loadtest._watch_terminal import show
 from loadtest._watch_words import headlines, lies, listed, whole
 
 LOAD = Load(files=10_000)
@@ -32,6 +35,7 @@ def phase(**values: Any) -> dict[str, Any]:
         "reports": 1000,
         "operations": 1000,
         "ended": True,
+        "telling": False,
         "seconds": 0.5,
         "told_per_second": 100_000.0,
         "written_per_second": 100_000.0,
@@ -94,12 +98,17 @@ def row_of(**values: Any) -> dict[str, Any]:
 
 def test_the_fastest_peer_is_named_with_its_ratio_and_interval() -> None:
     (load,) = analysed()["loads"]
-    first, second, third = headlines(load)
+    first, second, third, fourth = headlines(load)
     assert first.startswith("inotify sustains 100,250 changes a second without loss")
     assert "the fastest peer, watchfiles, step 1 ms, 0.90 [0.90, 0.90] x that (worse)" in first
     assert second.startswith("Half of the changes are known within 0.100 ms (inotify)")
     assert "no difference shown" in second
-    assert third.startswith("A/A: the same watcher again sustains 1.00")
+    assert third == (
+        "inotify takes 2.0 us of CPU for a change; the cheapest peer, watchdog, "
+        "1.00 [1.00, 1.00] x that (no difference shown)."
+    )
+    assert fourth.startswith("A/A: the same watcher again sustains 1.00")
+    assert fourth.endswith("differences below 0.0% and 0.0% could not have been shown.")
 
 
 def test_the_writer_was_the_limit_where_little_was_on_the_way() -> None:
@@ -127,6 +136,13 @@ def test_a_control_that_differs_makes_the_run_unstable() -> None:
     assert whole(other)[0].startswith("UNSTABLE")
 
 
+def test_a_run_without_a_control_says_so() -> None:
+    (load,) = analyse(cells()[:1], {}, [{(c := cells()[0]).key: measurement(c)}] * 2)["loads"]
+    assert headlines(load)[-1].startswith("The A/A control has no figures")
+    (load,) = analysed(rounds=1)["loads"]
+    assert headlines(load)[-1].endswith("one round cannot tell noise from a difference.")
+
+
 def test_one_failed_round_makes_a_row_failed() -> None:
     cell = cells()[0]
     failed = {"schema": 1, "cell": cell.as_dict(), "failed": "the reporter ended: why"}
@@ -143,6 +159,23 @@ def test_memory_and_descriptors_are_for_ten_thousand_files() -> None:
 
 def test_who_tells_everything_is_said_to() -> None:
     assert lies(row_of()) == ["told everything, once and in order"]
+
+
+def test_who_does_nearly_is_not_said_to_tell_everything() -> None:
+    kept = measurement(cells()[0])["phases"]
+    few = phase(**kind(1000, lost=3, duplicated=2))
+    assert lies(row_of(phases=kept | {"journal": few})) == [
+        "told nearly everything: of 2,000 facts 6 lost and 4 told twice"
+    ]
+
+
+def test_a_loss_in_the_flood_is_said() -> None:
+    kept = measurement(cells()[0])["phases"]
+    made = [measurement(cell, phases=kept | {"flood": phase(lost=10)}) for cell in cells()[:2]]
+    found = analyse(cells()[:2], {}, [{one["cell"]["key"]: one for one in made}] * 2)
+    (load,) = found["loads"]
+    assert "changes a second losing 20 of 2,000" in headlines(load)[0]
+    assert lies(load["rows"][0]) == ["loses 20 of 2,000 also where the writer waits for it"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +209,7 @@ def test_each_lie_about_a_kind_of_change_has_its_words(kinds: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("name", "values", "overflows", "said"),
     [
-        ("journal", {"wrong_name": 3}, 0, "6 reports name what nothing had happened to"),
+        ("journal", {"wrong_name": 3}, 0, "names what nothing had happened to 6 times"),
         (
             "journal",
             {"out_of_order": 250},
@@ -191,6 +224,14 @@ def test_each_lie_about_a_kind_of_change_has_its_words(kinds: dict[str, Any], sa
             "of a burst of 1,000 it loses 1.0% for good, and it does not say so",
         ),
         ("burst", {"lost": 10, "told": 990}, 1, "for good, and it says so"),
+        (
+            "burst",
+            {"lost": 10, "told": 990, "ended": False, "telling": True},
+            0,
+            "of a burst of 1,000 1.0% is not told 4 s later, while reports still come "
+            "(2 of 2 rounds)",
+        ),
+        ("hold", {"ended": False}, 0, "the end 2 times of the hold was not told within 4 s"),
         (
             "burst",
             {},
@@ -221,6 +262,22 @@ def test_every_table_has_a_cell_for_each_heading() -> None:
     for _, headings, line in TABLES:
         for row in ordered(load):
             assert len(line(row)) == len(headings)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 150])
+def test_a_narrow_terminal_gets_more_tables_and_every_figure(width: int) -> None:
+    found = analysed()
+    output = io.StringIO()
+    test = {"shown": True, "said": "The watcher was stopped."}
+    results = {"analysis": found, "stopped": "", "self_test": test}
+    show(Console(file=output, width=width), results)
+    text = output.getvalue()
+    assert "\u2026" not in text  # an ellipsis, where a cell was cut
+    (load,) = found["loads"]
+    for title, headings, line in TABLES:
+        assert title in " ".join(text.split())
+        assert all(word in text for heading in headings for word in heading.split("\n"))
+        assert all(cell in text for row in ordered(load) for cell in line(row))
 
 
 def test_words_are_listed_as_people_do() -> None:
