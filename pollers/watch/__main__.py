@@ -45,10 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
     option("--no-recursive", action="store_true", help="only the names in DIR itself")
     options = parser.parse_args(arguments)
     try:
+        directory = as_path(options.directory)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         watcher = registry.create(options.watcher, period=options.period or registry.PERIOD)
         with Debounced(watcher, options.debounce) if options.debounce else watcher as watching:
-            watching.add(options.directory, recursive=not options.no_recursive)
-            return _print(watching, as_path(options.directory), options.json)
+            watching.add(directory, recursive=not options.no_recursive)
+            return _print(watching, directory, options.json)
+    except KeyboardInterrupt:
+        _say(f"ended before {_shown(directory)} was watched")
+        return 0
     except OSError as error:
         why = error.strerror or str(error)
         if error.filename is not None:
@@ -75,7 +82,8 @@ def _print(watcher: Watcher, directory: bytes, as_json: bool) -> int:
                 changes = watcher.read()
                 told.update(change.kind.value for change in changes)
                 lines = (json.dumps(c.as_dict()) if as_json else line(c) for c in changes)
-                _write("".join(text + "\n" for text in lines).encode())
+                if not _write("".join(text + "\n" for text in lines).encode(), signalled):
+                    return 0
                 if gone in changes:
                     _say(f"{_shown(directory)} is gone")
                     return 1
@@ -120,10 +128,20 @@ def _shown(path: bytes) -> str:
     return text if text.isprintable() else repr(path)
 
 
-def _write(text: bytes) -> None:
-    """All of it; sys.stdout would try again at exit what a closed pipe has refused."""
-    while text:
-        text = text[os.write(STDOUT, text) :]
+def _write(text: bytes, signalled: int) -> bool:
+    """All of it; False where a signal came while nobody took it, who may never do.
+
+    Not by sys.stdout, which would try again at exit what a closed pipe has refused.
+    """
+    poll = select.poll()
+    poll.register(signalled, select.POLLIN)
+    poll.register(STDOUT, select.POLLOUT)
+    left = memoryview(text)
+    while left:
+        if STDOUT not in {fd for fd, _ in poll.poll()}:
+            return False
+        left = left[os.write(STDOUT, left[: select.PIPE_BUF]) :]  # which does not wait
+    return True
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ Contract
     joined by "/".  File names are any bytes; `os.fsdecode` turns a path into text.  Nothing is
     made absolute or resolved.
 3.  *Symbolic links are not followed*, except the path of `add()` itself.  A link is a name that
-    is no directory.
+    is no directory; what it leads to is another tree, also where its path is below one.
 4.  *Changes, replayed, give the tree* (`pollers.watch.replay` is this paragraph, executed):
         CREATED     a name is there that was not.  What is in a new directory is told too, in a
                     recursive watch, after the directory.
@@ -33,8 +33,8 @@ Contract
 7.  `add()` returns when every later change will be told; what was there before is not.  It raises
     FileExistsError for a path that was added already, FileNotFoundError, NotADirectoryError,
     PermissionError, and another OSError with what to do about it where a limit is reached; then it
-    has changed nothing.  A directory below that may not be read is left out, and counted
-    (`counters.unreadable`).
+    has changed nothing.  A directory below that may not be read or searched is left out, and
+    counted (`counters.unreadable`), until it may be.
 8.  *One inode, several paths.*  Where two added paths lead to the same directory (a link, a bind
     mount, one added below another) a change is told once for every path that it has: none
     twice by the same path.
@@ -49,7 +49,8 @@ Contract
 12. `read()` never waits.  It returns the oldest changes; where more are waiting, the fd stays
     readable.
     Where a limit keeps a new directory from being watched it raises OSError, once, with what to
-    do; the changes that it had are left for the next call.
+    do; the changes that it had are left for the next call.  What cannot be looked at for want of
+    fds is raised too, and tried again a second later until it can be: nothing of it is lost.
 13. One thread, in the process that made the watcher.  `close()` may be repeated; everything else
     on a closed watcher raises ValueError.  File descriptors are close-on-exec.
 

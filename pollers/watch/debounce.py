@@ -18,7 +18,7 @@ import contextlib
 import time
 from collections.abc import Iterable
 
-from pollers.watch.base import AnyPath, Change, Kind, Watcher
+from pollers.watch.base import AnyPath, Change, Kind, Watcher, as_path, lies_in
 from pollers.watch.waiting import AnyOf, Timer
 
 
@@ -76,6 +76,8 @@ class Debounced:
         self._watcher = watcher
         self._seconds = seconds
         self._held: list[Change] = []
+        #: What was added, perhaps ended since.
+        self._added: set[bytes] = set()
         self._due = 0.0
         self.name = watcher.name
         self.emulated = watcher.emulated
@@ -86,13 +88,17 @@ class Debounced:
             undo.callback(self._timer.close)
             self._any = AnyOf(watcher.fileno(), self._timer.fileno())
             undo.pop_all()
-        self._closed = False
 
     def add(self, path: AnyPath, recursive: bool = False) -> None:
         self._watcher.add(path, recursive)
+        self._added.add(as_path(path))
 
     def remove(self, path: AnyPath) -> None:
         self._watcher.remove(path)
+        self._added.discard(as_path(path))
+        self._held = [
+            change for change in self._held if any(lies_in(change.path, at) for at in self._added)
+        ]
 
     def fileno(self) -> int:
         self._watcher.fileno()  # raises where it is closed

@@ -3,14 +3,15 @@
 What they mean for us
 ---------------------
 *   The queue's order is not that of what happened, and one event may be several that were merged.
-    So an event says which names to look at again, and what it was about (pollers.watch.known).
+    So an event says which names to look at again, and what it was about (pollers.watch.looking).
     There is no `Capability.ORDER`.
 *   A directory is known by its handle, which events carry.  What was moved in between is found by
     where its parent has it now.
 *   Nothing has to wait: FAN_RENAME has both names.  Kernels before 5.17 lack it, and renames are
     those that inode numbers show.
 *   An event of a directory's own attributes names that directory and ".": in a tree it is marked
-    and known; where the root is not recursive all names are looked at.
+    and known, or left out, and all that are left out are looked at; where the root is not
+    recursive all names are.
 *   A mark can only be removed by an fd of its directory.  That is opened by its handle, or without
     CAP_DAC_READ_SEARCH by its path.  What was moved out has none: then its mark stays until it is
     deleted or the watcher closed, and what it says is thrown away.
@@ -120,6 +121,7 @@ class FanotifyWatcher(KnownTrees):
         self.counters.events += len(events)
         for event in events:
             if event.mask & FAN_Q_OVERFLOW:
+                self.counters.overflows += 1
                 for root in self._roots.values():
                     self._hint(root).lost = True
             elif event.place is not None:
@@ -153,6 +155,10 @@ class FanotifyWatcher(KnownTrees):
             for root in self._roots.values():
                 if not root.recursive:
                     self._hint(root).listed.add(root.path)
+                elif not places:
+                    root.shut = set(filter(root.is_left_out, root.shut))
+                    for path in root.shut | root.missed:
+                        self._hint(root).add(*split(path), 0)
 
     def _hear_rename(self, event: Event) -> None:
         """Take up both sides of a rename, as far as they are watched."""

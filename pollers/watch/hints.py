@@ -1,7 +1,7 @@
 """What a facility says of names, where only a look tells what became of them: pure.
 
 A *hint* is a name to look at, with what was said of it.  The changes are the difference of two
-looks (`pollers.watch.tree.diff`), and hints add what these cannot show:
+looks (`pollers.watch.difference.diff`), and hints add what these cannot show:
 
 *   a name that came and went in between, where both was said;
 *   a rename of what was not known before: the temporary name of an atomic save;
@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from pollers.watch.base import Change, Kind, join, split
-from pollers.watch.tree import Compared, Snapshot, Status, diff
+from pollers.watch.difference import Compared, diff
+from pollers.watch.tree import Snapshot, Status
 
 # What is said of a name.
 WRITTEN: Final = 1
@@ -43,8 +44,9 @@ class Hints:
     listed: set[bytes] = field(default_factory=set)
     #: From where to where, each once for each time that it was said.
     renames: list[tuple[At, At]] = field(default_factory=list)
-    #: Everything is looked at.
+    #: Everything is looked at, as it could not be before: not until then (time.monotonic()).
     whole: bool = False
+    again_at: float = 0.0
     #: Something was lost: everything is, and it is told.
     lost: bool = False
     #: The added directory itself is gone.

@@ -76,8 +76,6 @@ _NOWHERE: Final[list[Place]] = []
 _change: Final[Callable[[tuple[Kind, bytes, bytes | None, bool]], Change]] = partial(
     tuple.__new__, Change
 )
-#: Seconds until what failed for want of fds is tried again.
-AGAIN: Final = 1.0
 
 
 class Instance(Protocol):
@@ -252,8 +250,8 @@ class InotifyWatcher(ToldWatcher):
         """Have the fd readable when what is held back is due."""
         deadline = self._pairing.deadline
         if self._again:
-            deadline = min(deadline or math.inf, now + AGAIN)
-        if self._refusal is not None:  # `_take` will raise, and leave the rest for the next call
+            deadline = min(deadline or math.inf, self._again_at)
+        if self._refusal is not None and self._told:  # `_take` will raise, and leave these
             deadline = now
         if deadline is not None:
             self._timer.set(deadline - now)

@@ -1,75 +1,33 @@
-"""What is known of watched trees, and looks at the parts of them of which something was said.
+"""Watched trees of which is known what was there at the last look.
 
 For facilities that say *where* something happened and not what, or not in which order: fanotify
 merges events out of their order, and a kqueue says of a directory that it changed.  Their records
 become hints (`pollers.watch.hints`); the changes are what lstat(2) finds there, compared with what
-was known.
-
-What follows from looking
--------------------------
-*   It is right at the end whatever the order of the hints was, and whatever was said twice.
-*   What one `read()` returns is the difference of two looks: within it the order of different
-    names is not that of what happened.
-*   A directory that came is walked after it was entered (marked, opened): what is made in it
-    meanwhile is found, and said as well.  Told it is once, since what was found is known.
-*   A hint may lead to a directory that was moved or removed since (pollers.watch.roots).  That is
-    said of its parent, now or later, and then all of it is looked at.
-*   Every name costs a `Status`, some 300 bytes, and an lstat(2) when it is first seen.
+was known (`pollers.watch.looking`).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import time
 from typing import Final
 
-from pollers.watch.base import (
-    Adapter,
-    AnyPath,
-    Capability,
-    Change,
-    Kind,
-    as_path,
-    join,
-    lies_in,
-    split,
-)
-from pollers.watch.hints import ALTERED, CAME, WENT, Hints, changes
-from pollers.watch.roots import Root, identity, make_root, open_known
-from pollers.watch.tree import (
-    OPEN,
-    VANISHED,
-    Snapshot,
-    Status,
-    list_statuses,
-    open_below,
-    open_root,
-    subtree,
-    walk,
-)
+from pollers.watch.base import AnyPath, Change, Kind, as_path, lies_in, split
+from pollers.watch.hints import Hints
+from pollers.watch.looking import Looking
+from pollers.watch.roots import Root, make_root
+from pollers.watch.tree import open_root
 from pollers.watch.waiting import AnyOf, Timer
 
 #: Seconds until a look that failed for want of descriptors is tried again.
 AGAIN: Final = 1.0
 
 
-@dataclass(slots=True)
-class Look:
-    """One look at parts of a tree: what was known of them, and what is found."""
-
-    root: Root
-    hints: Hints
-    old: Snapshot[Status] = field(default_factory=dict)
-    new: Snapshot[Status] = field(default_factory=dict)
-    #: Directories of which only the hinted names are in these.
-    partly: set[bytes] = field(default_factory=set)
-
-
-class KnownTrees(Adapter):
+class KnownTrees(Looking):
     """All of a watcher but its facility.
 
-    An adapter gives `_enter`, `_leave` and `_drop`, perhaps `_left`, `_status` and `_statuses`; it
-    fills what `_hint` gives and calls `_take`.
+    An adapter gives what Looking asks for and `_drop`; it fills what `_hint` gives and calls
+    `_take`.
     """
 
     def __init__(self) -> None:
@@ -77,37 +35,11 @@ class KnownTrees(Adapter):
         self._roots: dict[bytes, Root] = {}
         self._hints: dict[Root, Hints] = {}
         self._told: list[Change] = []
-        #: What kept something from being looked at: raised by the next `_take`.
-        self._refusal: OSError | None = None
         self._timer_set = False
-
-    # -- for the adapter to give
-
-    def _enter(self, root: Root, path: bytes, fd: int) -> None:
-        """Have the open directory reported as `path` from now on.  Raises OSError at a limit."""
-        raise NotImplementedError
-
-    def _leave(self, root: Root, path: bytes) -> None:
-        """A directory is no longer at `path`; it may have been entered by another one."""
-        raise NotImplementedError
 
     def _drop(self, root: Root) -> None:
         """Leave everything that was entered for `root`."""
         raise NotImplementedError
-
-    def _left(self, root: Root, old: Snapshot[Status], new: Snapshot[Status]) -> None:
-        """Names that are not in `new` any more are of no interest."""
-
-    def _statuses(self, root: Root, path: bytes, fd: int) -> dict[bytes, Status]:
-        """All names in the open directory."""
-        return list_statuses(fd)
-
-    def _status(self, root: Root, path: bytes, fd: int, name: bytes) -> Status | None:
-        """One name in the open directory; None where it is not there."""
-        try:
-            return Status.of(os.stat(name, dir_fd=fd, follow_symlinks=False))
-        except FileNotFoundError:
-            return None
 
     # -- the contract
 
@@ -167,7 +99,7 @@ class KnownTrees(Adapter):
             self._timer.close()
             raise
 
-    # -- looking
+    # -- what was said, and what is told
 
     def _hint(self, root: Root) -> Hints:
         """The hints for a root, to be filled."""
@@ -183,6 +115,7 @@ class KnownTrees(Adapter):
         then are left for the next call.
         """
         hints, self._hints = self._hints, {}
+        now = time.monotonic()
         # What another root tells of too is told by that one.
         covered = {root for root in hints if self._is_covered(root)}
         #: Roots that are there no more, of which others tell by name.
@@ -190,11 +123,14 @@ class KnownTrees(Adapter):
         for root, where in hints.items():
             if self._roots.get(root.path) is not root:
                 continue  # it ended with what another root told
+            if now < where.again_at:
+                self._hints[root] = where
+                continue
             try:
                 found = None if where.ended else self._look_from(root, where)
             except OSError as error:
                 self._refusal = error
-                where.whole = True
+                where.whole, where.again_at = True, now + AGAIN
                 self._hints[root] = where
                 continue
             if found is None:
@@ -214,7 +150,7 @@ class KnownTrees(Adapter):
             if not any(root.path in (change.path, change.source) for change in self._told):
                 self._tell([Change(Kind.DELETED, root.path, None, True)])
                 self._tell([Change(Kind.CREATED, root.path, None, True)])
-        self._set_timer()
+        self._set_timer(now)
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal
@@ -222,11 +158,12 @@ class KnownTrees(Adapter):
         self.counters.changes += len(told)
         return told
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, now: float) -> None:
         """Have the fd readable when what is left can be told, or looked at again."""
         left = self._refusal is not None and self._told
         if left or self._hints:
-            self._timer.set(0.0 if left else AGAIN)
+            again_at = min((hints.again_at for hints in self._hints.values()), default=now)
+            self._timer.set(0.0 if left else again_at - now)
             self._timer_set = True
         elif self._timer_set:
             self._timer.clear()
@@ -266,134 +203,3 @@ class KnownTrees(Adapter):
     def _forget(self, root: Root) -> None:
         self._drop(root)
         os.close(root.parent)
-
-    def _look_from(self, root: Root, hints: Hints) -> list[Change] | None:
-        """Look from where a root is; None where it is there no more."""
-        try:
-            fd = os.open(root.name, OPEN, dir_fd=root.parent)
-        except PermissionError:
-            self._unreadable(root.path)
-            return []
-        except OSError as error:
-            if error.errno not in VANISHED:
-                raise
-            return None
-        try:
-            return self._look(root, fd, hints) if identity(fd) == root.identity else None
-        finally:
-            os.close(fd)
-
-    def _look(self, root: Root, top: int, hints: Hints) -> list[Change]:
-        """Look where the hints lead, and know what is found.  Raises OSError, and knows nothing.
-
-        What they say of names is told as well.
-        """
-        look = Look(root, hints)
-        for path in root.missed:
-            hints.add(*split(path), 0)
-        whole = hints.lost or hints.whole
-        if whole:
-            self.counters.overflows += hints.lost
-            look.old = {path: names.copy() for path, names in root.known.items()}
-            look.new = self._walk(root, root.path, top)
-        else:
-            for path in sorted({*hints.names, *hints.listed}, key=lambda path: path.count(b"/")):
-                self._look_at(look, top, path)
-        new, gone = look.new, look.old.keys() - look.new.keys()
-        root.missed -= new.keys()
-        self._left(root, look.old, new)
-        all_said = Capability.MOVES in self.capabilities and not whole
-        told = changes(hints, look.old, new, root.moved, all_said)
-        root.moved.clear()
-        for path in gone:
-            if root.known.pop(path, None) is not None:
-                self._leave(root, path)
-        for path, now in new.items():
-            if path in look.partly:
-                names = root.known[path]
-                for name in hints.names[path]:
-                    names.pop(name, None)
-                names.update(now)
-            else:
-                root.known[path] = now
-        return told
-
-    def _look_at(self, look: Look, top: int, path: bytes) -> None:
-        """Look at one directory, and at all that is below those that came to it or went."""
-        root, hints = look.root, look.hints
-        if path in look.new or path in look.old or path not in root.known:
-            return  # done already
-        fd = open_known(top, path[len(root.path) :].lstrip(b"/"))
-        if fd is None:
-            return
-        try:
-            known, said = root.known[path], hints.names.get(path, {})
-            if path in hints.listed:
-                was, now = known.copy(), self._statuses(root, path, fd)
-                self.counters.rescans += 1
-            else:
-                was = {name: known[name] for name in said if name in known}
-                found = ((name, self._status(root, path, fd, name)) for name in said)
-                now = {name: status for name, status in found if status is not None}
-                look.partly.add(path)
-            look.old[path], look.new[path] = was, now
-            if root.recursive:
-                for name in {*was, *now}:
-                    self._look_below(look, fd, path, name)
-        finally:
-            os.close(fd)
-
-    def _look_below(self, look: Look, fd: int, directory: bytes, name: bytes) -> None:
-        """Look at all below a name in the open directory `fd`, if it came or went as one."""
-        was, now = look.old[directory].get(name), look.new[directory].get(name)
-        path, known = join(directory, name), look.root.known
-        said = look.hints.names.get(directory, {}).get(name, 0)
-        there = now is not None and now.directory
-        # A new directory may have the old one's inode number; then it is said that it came.
-        stays = was is not None and now is not None and was.identity == now.identity
-        stays = stays and path in known and not said & (CAME | WENT)
-        if there and stays and not said & ALTERED:
-            return
-        child = open_below(fd, name, path, self._unreadable) if there else None
-        try:
-            if child is not None and stays:
-                return  # it can still be read
-            if was is not None and was.directory:
-                look.old.update((below, known[below].copy()) for below in subtree(known, path))
-            if child is not None:
-                look.new.update(self._walk(look.root, path, child))
-        finally:
-            if child is not None:
-                os.close(child)
-
-    def _walk(self, root: Root, path: bytes, fd: int, strict: bool = False) -> Snapshot[Status]:
-        """Enter and list the open directory and, if the root is recursive, all that is below.
-
-        Raises OSError, where `strict` also for what cannot be entered.
-        """
-        at = path
-
-        def enter(path: bytes, fd: int) -> bool:
-            nonlocal at
-            at = path
-            try:
-                self._enter(root, path, fd)
-            except OSError as error:
-                if error.errno in VANISHED and path != root.path:
-                    return False
-                if strict:
-                    raise
-                if path not in root.missed:
-                    root.missed.add(path)
-                    self._refusal = error
-                return False
-            self.counters.rescans += not strict
-            return True
-
-        def lister(fd: int) -> dict[bytes, Status]:
-            return self._statuses(root, at, fd)
-
-        return walk(fd, path, lister, enter, self._unreadable, root.recursive)
-
-    def _unreadable(self, path: bytes) -> None:
-        self.counters.unreadable += 1

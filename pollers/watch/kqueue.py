@@ -1,6 +1,6 @@
 """The watcher over kqueue's EVFILT_VNODE: every watched name is an open file.
 
-What the notes say is in pollers.watch.vnodes; how changes are found is in pollers.watch.known.
+What the notes say is in pollers.watch.vnodes; how changes are found is in pollers.watch.looking.
 
 What EVFILT_VNODE means for us
 ------------------------------

@@ -219,27 +219,6 @@ class PlaceWatcher(Adapter):
 
     # -- paths
 
-    def _is_watched(self, path: bytes, was: bytes | None = None) -> bool:
-        """Whether the directory that is at `path` now is watched as `was` (as `path`).
-
-        True as well where nothing is there, or cannot be reached: then more will be told.
-        """
-        place = self._places.get(path if was is None else was)
-        if place is None:
-            return True
-        try:
-            fd = self._open(path)
-        except OSError as error:
-            self._refusal = error
-            return True
-        if fd is None:
-            return True
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
-        return place.identity == (status.st_dev, status.st_ino)
-
     def _open(self, path: bytes) -> int | None:
         """Open a directory in the one that it is in.
 
@@ -288,12 +267,28 @@ class PlaceWatcher(Adapter):
         return directory in self._roots or self._covered_from_above(directory)
 
     def _wanted(self, path: bytes) -> bool:
-        """Whether a change of `path` is asked for."""
-        return path in self._roots or self._wants(split(path)[0])
+        """Whether a change of `path` is asked for; what is above it may be gone."""
+        above = split(path)[0]
+        return any(
+            root in (path, above) or (recursive and lies_in(path, root))
+            for root, recursive in self._roots.items()
+        )
 
     def _covered_from_above(self, path: bytes, itself: bool = False) -> bool:
         """Whether `path` is below one (or is one) that was added with all below it."""
         return any(
-            recursive and lies_in(path, root) and (itself or path != root)
+            recursive and (itself or path != root) and self._leads_to(root, path)
             for root, recursive in self._roots.items()
         )
+
+    def _leads_to(self, root: bytes, path: bytes) -> bool:
+        """Whether directories alone lead from `root` to `path`: below a link is another tree."""
+        if not lies_in(path, root):
+            return False
+        while path != root:
+            path, name = split(path)
+            place = self._places.get(path)
+            entry = place.names.get(name) if place is not None else None
+            if entry is None or not entry.directory:
+                return False
+        return True

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pollers.beneath import LOOK, open_beneath
+from pollers.watch.base import split
 from pollers.watch.tree import OPEN, VANISHED, Snapshot, Status
 
 #: Bytes of a path that one open(2) takes, with some to spare.
@@ -40,6 +41,14 @@ class Root:
     moved: set[int] = field(default_factory=set)
     #: Directories that could not be entered.
     missed: set[bytes] = field(default_factory=set)
+    #: Directories that might not be read when they were looked at.
+    shut: set[bytes] = field(default_factory=set)
+
+    def is_left_out(self, path: bytes) -> bool:
+        """Whether a directory that is in `missed` or `shut` is there, and still not entered."""
+        above, name = split(path)
+        found = self.known.get(above, {}).get(name)
+        return found is not None and found.directory and path not in self.known
 
 
 def make_root(path: bytes, fd: int, recursive: bool) -> Root:

@@ -14,7 +14,8 @@ Some facts about looking
 What does this mean for us?
 ---------------------------
 *   The period begins when a look has ended, so that the process is never all looks.
-*   A tree within another one is looked at with it, so that both tell the same.
+*   What was added and is found in another tree that was is looked at with that, so that both tell
+    the same.  What a link leads to is not found there, and has looks of its own.
 """
 
 from __future__ import annotations
@@ -32,16 +33,8 @@ from pollers.watch.base import (
     as_path,
     lies_in,
 )
-from pollers.watch.tree import (
-    VANISHED,
-    Compared,
-    Snapshot,
-    Status,
-    diff,
-    list_statuses,
-    open_root,
-    walk,
-)
+from pollers.watch.difference import Compared, diff
+from pollers.watch.tree import VANISHED, Snapshot, Status, list_statuses, open_root, walk
 from pollers.watch.waiting import Timer
 
 #: Seconds between two looks.
@@ -61,7 +54,7 @@ class StatWatcher(Adapter):
         self.period = period
         #: What was added, and whether with all below.
         self._roots: dict[bytes, bool] = {}
-        #: What was there at the last look, of those that are not below another one.
+        #: What was there at the last look, of those that are not in another one's.
         self._seen: dict[bytes, Snapshot[Status]] = {}
         self._told: list[Change] = []
         self._due = 0.0
@@ -76,13 +69,15 @@ class StatWatcher(Adapter):
         if not self._roots:
             self._rest()
         if self._above(path) is None:
-            for below in [below for below in self._seen if recursive and lies_in(below, path)]:
+            for below in [below for below in self._seen if below in snapshot]:
                 now = {key: snapshot[key] for key in self._seen[below] if key in snapshot}
                 if self._roots[below]:
                     now = {key: snapshot[key] for key in snapshot if lies_in(key, below)}
                 self._told += diff(self._seen.pop(below), now, Compared())
             self._seen[path] = snapshot
         self._roots[path] = recursive
+        if self._told:
+            self._timer.set(0.0)
 
     def remove(self, path: AnyPath) -> None:
         self._check_open()
@@ -92,13 +87,18 @@ class StatWatcher(Adapter):
         del self._roots[path]
         seen = self._seen.pop(path, None)
         if seen is not None:  # those below it are looked at by themselves from now on
-            for below in [root for root in self._roots if root in seen]:
-                if self._above(below) is None:
+            for below in sorted(root for root in self._roots if root in seen):
+                if self._above(below) is None:  # it is not in one that was before it
                     self._seen[below] = {
                         key: seen[key]
                         for key in seen
                         if key == below or (self._roots[below] and lies_in(key, below))
                     }
+        self._told = [
+            change
+            for change in self._told
+            if any(lies_in(change.path, root) for root in self._roots)
+        ]
 
     def fileno(self) -> int:
         self._check_open()
@@ -106,20 +106,13 @@ class StatWatcher(Adapter):
 
     def read(self) -> list[Change]:
         self._check_open()
-        if not self._roots:
+        if not (self._roots or self._told):
             self._timer.clear()
             return []
-        if time.monotonic() < self._due:
-            return []
+        if time.monotonic() >= self._due:
+            self._look_at_all()
         told, self._told = self._told, []
-        try:
-            for path, old in list(self._seen.items()):
-                told += self._compare(path, old)
-        except OSError:
-            self._told = told  # for the next look
-            raise
-        finally:
-            self._rest()
+        self._timer.set(self._due - time.monotonic())
         self.counters.changes += len(told)
         return told
 
@@ -129,16 +122,37 @@ class StatWatcher(Adapter):
         self._seen.clear()
         self._timer.close()
 
+    def _look_at_all(self) -> None:
+        """Add to what is to be told.  Raises the OSError of a tree that could not be looked at.
+
+        What the others had is left for the next `read()`, and that tree for the next look.
+        """
+        refusal: OSError | None = None
+        for path, old in list(self._seen.items()):
+            try:
+                self._told += self._compare(path, old)
+            except OSError as error:
+                refusal = error
+        self._rest()
+        if refusal is not None:
+            if self._told:
+                self._timer.set(0.0)
+            raise refusal
+
     def _compare(self, path: bytes, old: Snapshot[Status]) -> list[Change]:
         """What has changed in one tree since it was looked at."""
         try:
             new = self._look(path, self._roots[path])
+        except PermissionError:
+            self._unreadable(path)
+            return []
         except OSError as error:
             if error.errno not in VANISHED:
                 raise
             new = {}
         for root in [root for root in self._roots if root in old and root not in new]:
-            del self._roots[root]
+            if root == path or root not in self._seen:
+                del self._roots[root]
         if not new:
             del self._seen[path]
             return [Change(Kind.DELETED, path, None, True)]
@@ -156,9 +170,8 @@ class StatWatcher(Adapter):
         return found
 
     def _above(self, path: bytes) -> bytes | None:
-        """What was added that `path` is below, and looked at with."""
-        trees = (root for root, recursive in self._roots.items() if recursive and root != path)
-        return next((root for root in trees if lies_in(path, root)), None)
+        """What was added in whose tree `path` was found, and that it is looked at with."""
+        return next((root for root, seen in self._seen.items() if path in seen), None)
 
     def _rest(self) -> None:
         self._due = time.monotonic() + self.period

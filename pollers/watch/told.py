@@ -23,19 +23,21 @@ from collections.abc import Hashable
 from typing import Final
 
 from pollers.watch.base import Change, Kind, join, lies_in, split
+from pollers.watch.difference import Since, diff
 from pollers.watch.places import Place, PlaceWatcher
 from pollers.watch.tree import (
     DIRECTORY,
     FILE,
+    FULL,
     VANISHED,
     Name,
-    Since,
-    diff,
     list_statuses,
     open_root,
     walk,
 )
 
+#: Seconds until what could not be looked at, for want of fds, is tried again.
+AGAIN: Final = 1.0
 #: Nanoseconds by which a file system's clock may be behind: the coarsest (FAT) counts in 2 s.
 GRAIN: Final = 2 * 10**9
 
@@ -66,8 +68,10 @@ class ToldWatcher(PlaceWatcher):
         self._drained = Moment()
         #: (source, path) of the last rename, if it replaced what was there.
         self._replaced: tuple[bytes, bytes] | None = None
-        #: What could not be looked at again, for want of fds, and since when it has to be.
+        #: What was added and could not be looked at, for want of fds, since when it has to be, and
+        #: from when on it is tried again (time.monotonic()).
         self._again: dict[bytes, Moment] = {}
+        self._again_at = 0.0
 
     def _discard(self) -> None:
         """Throw away all that is queued now.  What is queued after the call may be kept."""
@@ -189,12 +193,22 @@ class ToldWatcher(PlaceWatcher):
             self._tell(Change(Kind.OVERFLOW, root, None, True))
             self._look_again(root, recursive, since)
 
+    def _put_off(self, path: bytes, error: OSError, since: Moment) -> None:
+        """There are no fds to look at `path`: say so, and look at all that was added around it."""
+        self._refusal = error
+        self._again_at = time.monotonic() + AGAIN
+        for root in self._roots:
+            if lies_in(path, root):
+                self._again.setdefault(root, since)
+
     def _retry(self) -> None:
-        """Look at what could not be looked at."""
-        for top, since in list(self._again.items()):
-            del self._again[top]
-            if top in self._places:
-                self._look_again(top, self._places[top].recursive, since)
+        """Look at what was put off, once a while."""
+        if not self._again or time.monotonic() < self._again_at:
+            return
+        again, self._again = self._again, {}
+        for root, since in again.items():
+            if root in self._roots:
+                self._look_again(root, self._roots[root], since)
 
     # -- what follows
 
@@ -203,19 +217,18 @@ class ToldWatcher(PlaceWatcher):
         self._missed.add(path)
         try:
             fd = self._open(path)
+            if fd is None:
+                return
+            self._missed.discard(path)
+            try:
+                self.counters.rescans += self._cover(path, fd, True, strict=False)
+            finally:
+                os.close(fd)
         except OSError as error:
             self._refuse(path, error)
+            if error.errno in FULL:
+                self._put_off(path, error, self._drained)
             return
-        if fd is None:
-            return
-        self._missed.discard(path)
-        try:
-            self.counters.rescans += self._cover(path, fd, True, strict=False)
-        except OSError as error:
-            self._refuse(path, error)
-            return
-        finally:
-            os.close(fd)
         for directory in self._below(path):
             for name, entry in self._places[directory].names.items():
                 self._tell(Change(Kind.CREATED, join(directory, name), None, entry.directory))
@@ -240,9 +253,34 @@ class ToldWatcher(PlaceWatcher):
         for missed in [missed for missed in self._missed if lies_in(missed, path)]:
             self._discover(missed)
 
+    def _is_watched(self, path: bytes, was: bytes | None = None) -> bool:
+        """Whether the directory that is at `path` now is watched as `was` (as `path`).
+
+        True as well where nothing is there, or cannot be reached: then more will be told.
+        """
+        place = self._places.get(path if was is None else was)
+        if place is None:
+            return True
+        try:
+            fd = self._open(path)
+        except OSError as error:
+            self._put_off(path, error, self._drained)
+            return True
+        if fd is None:
+            return True
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return place.identity == (status.st_dev, status.st_ino)
+
     def _look(self, place: Place, name: bytes) -> None:
         """Whether a name is there after all."""
-        fd = self._reopen(place)
+        try:
+            fd = self._reopen(place)
+        except OSError as error:
+            self._put_off(place.path, error, self._drained)
+            return
         if fd is None:
             return
         try:
@@ -286,8 +324,7 @@ class ToldWatcher(PlaceWatcher):
             if error.errno in VANISHED:
                 self._ended(top)
             else:
-                self._refusal = error
-                self._again[top] = since
+                self._put_off(top, error, since)
             return
         self.counters.rescans += len(new)
         old = {path: self._places[path] for path in (self._below(top) if recursive else [top])}

@@ -11,6 +11,7 @@ Two sources
 *   A watcher goes by paths.  The root's is the one that its fd has in /proc, so that the root may
     be renamed; where there is no /proc it is the path that was given.  A directory that was
     swapped for a link, between the look that found none and the watch, is told by the watch above.
+*   What a watcher cannot look at, for want of fds, it raises.  Then everything may have changed.
 *   Only a watcher that is PROMPT lets nobody be answered with what was replaced before he asked.
     One that looks now and then (stat) tells within its period.
 """
@@ -156,7 +157,10 @@ class WatcherSource:
     def read(self) -> list[News] | None:
         told: list[watch.Change] = []
         for _ in range(READS):
-            told += self._watcher.read()
+            try:
+                told += self._watcher.read()
+            except OSError:  # who opens a file next is told why
+                return None
             if not self._poll.poll(0):
                 break
         else:

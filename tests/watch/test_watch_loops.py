@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +87,23 @@ def test_a_debounce_tells_once_and_by_itself(make: Callable[[], Watcher], tree: 
         assert told == [Change(Kind.MODIFIED, os.fsencode(tree / "file"))]
         assert watcher.read() == []
         assert not readable(watcher, 0)
+
+
+def test_what_a_debounce_holds_of_what_was_removed_is_not_told(
+    make: Callable[[], Watcher], tree: Path
+) -> None:
+    away = tree.parent / "outside"
+    with Debounced(make(), 0.3) as watcher:
+        watcher.add(tree)
+        watcher.add(away)
+        (tree / "file").mkdir()
+        while not watcher._held:
+            assert readable(watcher, PATIENCE)
+            assert watcher.read() == []
+        watcher.remove(tree)
+        (away / "file").mkdir()
+        told = read_until(watcher, Kind.CREATED, os.fsencode(away / "file"))
+        assert {change.path for change in told} == {os.fsencode(away / "file")}
 
 
 def test_a_debounce_has_a_time(make: Callable[[], Watcher]) -> None:
@@ -172,6 +192,24 @@ def test_a_closed_pipe_ends_it_quietly(
     assert b"no changes" in process.stderr.read()
 
 
+def test_a_signal_ends_it_where_nobody_reads(
+    run: Callable[..., subprocess.Popen[bytes]], tree: Path
+) -> None:
+    process = run("--json")
+    assert process.stdout is not None
+    for number in range(2000):
+        os.mkdir(tree / f"{number}")
+    taken = array.array("i", [0])
+    deadline = time.monotonic() + PATIENCE
+    while taken[0] < 16_000:  # a tenth of all, and no more than a pipe holds
+        assert time.monotonic() < deadline, taken
+        fcntl.ioctl(process.stdout, termios.FIONREAD, taken)
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    assert process.stderr is not None
+    assert b" created; 0 overflows" in process.stderr.read()
+
+
 def test_it_ends_with_its_directory(
     run: Callable[..., subprocess.Popen[bytes]], tree: Path
 ) -> None:
@@ -197,6 +235,15 @@ def test_what_cannot_be_watched_is_one_line(tmp_path: Path, name: str, why: str)
     assert done.returncode == 2
     assert why in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_empty_path_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pollers.watch", ""], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "the path to watch is empty" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # Time.

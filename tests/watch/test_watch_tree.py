@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 from watching import Carrying, names
 
 from pollers.watch.base import Change, Kind, as_path, join, lies_in, split
+from pollers.watch.difference import Compared, Since, diff
 from pollers.watch.replay import Contradiction, Replica
-from pollers.watch.tree import (
-    Compared,
-    Name,
-    Since,
-    Snapshot,
-    Status,
-    diff,
-    list_names,
-    list_statuses,
-    open_root,
-    walk,
-)
+from pollers.watch.tree import Name, Snapshot, Status, list_names, list_statuses, open_root, walk
 
 #: On a machine that is busy with something else.
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import resource
 import select
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pollers.watch import Capability, Change, Kind, Watcher
@@ -53,6 +56,19 @@ def settle(watcher: Watcher, directory: Path) -> list[Change]:
     while watcher.capabilities & ordered == Capability.PROMPT and readable(watcher, QUIET):
         told += watcher.read()
     return [change for change in told if change.path != mark]
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Have none left.  All that are open stay usable, for poll(2) too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def there(root: Path) -> dict[bytes, os.stat_result]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 from hypothesis import strategies as st
+from leaks import open_fds
 
 from servers.file.cache import OpenFile
 
@@ -33,6 +36,23 @@ def replace(path: Path, data: bytes) -> None:
     new = path.with_name(".new")
     new.write_bytes(data)
     os.replace(new, path)
+
+
+@contextlib.contextmanager
+def no_more_fds() -> Iterator[None]:
+    """Have no descriptor left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hogs = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                hogs.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in hogs:
+            os.close(fd)
 
 
 DIRECTORIES = ("", "a", "c", "a/b", "link")

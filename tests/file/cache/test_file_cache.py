@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filecache import content
+from filecache import content, no_more_fds
 from leaks import open_fds
 
 from servers.file.cache import NEWEST, SHED, FileCache
@@ -120,22 +117,6 @@ def test_releasing_too_often_is_a_mistake(cache: FileCache) -> None:
     cache.close()
     with pytest.raises(AssertionError, match="after it was closed"):
         file.take()
-
-
-@contextlib.contextmanager
-def no_more_fds() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    hogs = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_fds()) + 1, hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                hogs.append(os.dup(0))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in hogs:
-            os.close(fd)
 
 
 def test_out_of_fds_idle_files_make_room(cache: FileCache, site: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filecache import PATHS, STEPS, Clock, beneath, content, replace, step
+from filecache import PATHS, STEPS, Clock, beneath, content, no_more_fds, replace, step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +145,20 @@ def test_an_overflow_is_no_reason_to_be_old(
     assert content(cache.open(b"a/file")) == b"lost"
     replace(site / "a" / "file", b"new")
     until_new(cache, changes, b"a/file", b"new")
+
+
+def test_without_descriptors_nothing_old_is_served_either(
+    cache: FileCache, changes: Changes, site: Path
+) -> None:
+    """What the watcher cannot look at may have changed."""
+    cache.open(b"a/file")
+    replace(site / "a" / "file", b"new")
+    with no_more_fds():
+        assert select.select([changes], [], [], PATIENCE)[0]
+        cache.read_changes()
+    until_new(cache, changes, b"a/file", b"new")
+    replace(site / "a" / "file", b"newer")
+    until_new(cache, changes, b"a/file", b"newer")
 
 
 @pytest.mark.parametrize("name", watch.names())

@@ -1,0 +1,157 @@
+"""What every watcher does at its limits: what it may not read, no descriptors, a full queue."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from watching import PATIENCE, Copy, names, no_descriptors, overflow, readable, settle
+
+from pollers.watch import Capability, Change, Kind, Watcher
+
+#: As another user, of whom root may not read everything.
+SHUT = """
+import os, select, sys, time
+from pollers import watch
+watch.create(sys.argv[1]).close()  # its modules may be out of reach later
+os.makedirs("tree/shut")
+open("tree/shut/file", "w").close()
+if os.geteuid() == 0:
+    for path in ".", "tree", "tree/shut", "tree/shut/file":
+        os.chown(path, 65534, 65534)
+    os.setegid(65534)
+    os.seteuid(65534)
+def told(watcher, path):
+    poll = select.poll()
+    poll.register(watcher.fileno(), select.POLLIN)
+    deadline = time.monotonic() + 15
+    changes = []
+    while path not in [c.path for c in changes if c.kind is watch.Kind.CREATED]:
+        if time.monotonic() > deadline:
+            sys.exit(f"not told: {path}, but {changes}")
+        poll.poll(100)
+        changes += watcher.read()
+os.chmod("tree/shut", int(sys.argv[2], 8))
+with watch.create(sys.argv[1], period=0.02) as watcher:
+    watcher.add("tree", recursive=True)
+    print(watcher.counters.unreadable > 0)
+    open("tree/new", "w").close()
+    told(watcher, b"tree/new")
+    os.chmod("tree/shut", 0o700)
+    told(watcher, b"tree/shut/file")
+    try:
+        os.chmod("tree", int(sys.argv[2], 8))
+        watch.create(sys.argv[1]).add("tree")
+    except PermissionError:
+        print("refused")
+    os.chmod("tree", 0o700)
+"""
+
+
+@pytest.mark.parametrize("mode", ["0", "0444"])
+def test_what_may_not_be_read_or_searched_is_left_out(
+    adapter: str, tmp_path: Path, mode: str
+) -> None:
+    """And is there once it may be."""
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SHUT, adapter, mode],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("True\nrefused\n", "")
+
+
+# Falling behind.
+
+
+def test_an_overflow_loses_nothing_in_the_end(watcher: Watcher, tree: Path) -> None:
+    if Capability.OVERFLOW not in watcher.capabilities:
+        pytest.skip(f"{watcher.name} cannot fall behind")
+    (tree / "kept").write_bytes(b"1")
+    (tree / "away").mkdir()
+    (tree / "away" / "file").touch()
+    (tree / "moved").touch()
+    watcher.add(tree, recursive=True)
+    copy = Copy(tree)
+    overflow(tree)
+    # Nobody is told of what follows.
+    (tree / "kept").write_bytes(b"2")
+    shutil.rmtree(tree / "away")
+    (tree / "new" / "below").mkdir(parents=True)
+    (tree / "new" / "below" / "file").write_bytes(b"3")
+    (tree / "moved").rename(tree / "new" / "moved")
+    told = settle(watcher, tree)
+    assert [c for c in told if c.kind is Kind.OVERFLOW] == [
+        Change(Kind.OVERFLOW, os.fsencode(tree), None, True)
+    ]
+    assert watcher.counters.overflows >= 1
+    copy.apply(told)
+    assert copy.names == names(tree)
+    assert copy.stale() == set()
+    copy.take()
+    (tree / "new" / "below" / "more").touch()
+    (tree / "kept").write_bytes(b"4")
+    copy.apply(settle(watcher, tree))
+    assert copy.names == names(tree)
+    assert copy.stale() == set()
+
+
+def churn_without_descriptors(watcher: Watcher, copy: Copy) -> None:
+    """Read for a while; what cannot be looked at is raised, now and then and not all the time."""
+    raised, end = 0, time.monotonic() + PATIENCE
+    with no_descriptors():
+        while time.monotonic() < end:
+            if readable(watcher, 0.05):
+                try:
+                    copy.apply(watcher.read())
+                except OSError as error:
+                    assert "ulimit -n" in str(error)  # noqa: PT017
+                    end = end if raised else time.monotonic() + 0.3
+                    raised += 1
+    assert 1 <= raised <= 30
+
+
+def test_without_descriptors_nothing_is_lost_in_the_end(watcher: Watcher, tree: Path) -> None:
+    watcher.add(tree, recursive=True)
+    copy = Copy(tree)
+    (tree / "new" / "below").mkdir(parents=True)
+    (tree / "new" / "below" / "file").write_bytes(b"1")
+    churn_without_descriptors(watcher, copy)
+    read_until_there(watcher, copy, tree)
+    (tree / "new" / "below" / "file").write_bytes(b"22")
+    (tree / "new" / "more").touch()
+    copy.take()
+    copy.apply(settle(watcher, tree))
+    assert copy.names == names(tree)
+
+
+def test_an_overflow_without_descriptors_loses_nothing_in_the_end(
+    watcher: Watcher, tree: Path
+) -> None:
+    if Capability.OVERFLOW not in watcher.capabilities:
+        pytest.skip(f"{watcher.name} cannot fall behind")
+    watcher.add(tree, recursive=True)
+    copy = Copy(tree)
+    overflow(tree)
+    (tree / "new").mkdir()
+    churn_without_descriptors(watcher, copy)
+    read_until_there(watcher, copy, tree)
+
+
+def read_until_there(watcher: Watcher, copy: Copy, tree: Path) -> None:
+    """Read until what was told is what is there, without anything that happens."""
+    deadline = time.monotonic() + PATIENCE
+    while copy.names != names(tree):
+        left = deadline - time.monotonic()
+        assert left > 0, f"{copy.names} and not {names(tree)}"
+        if readable(watcher, left):
+            copy.apply(watcher.read())
+    assert copy.stale() == set()
