@@ -239,10 +239,14 @@ class _Parent(Generic[OptionsT]):
         elif line["final"]:
             worker.final = line
         else:
-            # By worker: of signals in quick succession one may answer more than another.
+            # By worker: of signals in quick succession one may answer more than another, and one
+            # that has ended answers no more, but what it counted still counts.
             self._snapshots[worker.pid] = line
-            if len(self._snapshots) >= len(self._left):
-                lifecycle.say(_sum(list(self._snapshots.values())))
+            workers = self._workers.values()
+            known = [self._snapshots.get(one.pid) or one.final for one in workers]
+            told = [each for each in known if each is not None]
+            if len(told) == len(known):
+                lifecycle.say(_sum(told) | {"final": False})
                 self._snapshots.clear()
 
     def _gone(self, worker: _Worker) -> None:

@@ -65,7 +65,7 @@ def test_root_that_is_none_with_every_loop(loop: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("--watcher stat", "--watcher: invalid choice: 'stat' (choose from"),
+        ("--watcher kevent", "--watcher: invalid choice: 'kevent' (choose from"),
         ("--loop gevent", "--loop: invalid choice: 'gevent' (choose from"),
         ("--backend batch", "--backend: invalid choice: 'batch' (choose from"),
         ("--max-connections 0", "--max-connections: must be 1 to 1048576, not 0"),
