@@ -7,11 +7,12 @@ the operation: it makes the poller, has it report a socket as readable, and clos
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,7 +144,7 @@ def probe(name: str) -> Availability:
             with poller:
                 _try_out(poller)
         except OSError as error:
-            raise Unavailable(_explain(name, error)) from error
+            raise Unavailable(explain(name, error)) from error
     except Unavailable as error:
         return Availability(name, False, str(error), False, Capability.NONE, expected, entry.note)
     _working.add(entry)
@@ -177,8 +178,15 @@ def _entry(name: str) -> Entry:
 
 
 def _make(name: str, entry: Entry) -> Poller:
-    try:
+    with explaining(name):
         return entry.factory()
+
+
+@contextlib.contextmanager
+def explaining(name: str) -> Iterator[None]:
+    """Making adapter `name`, of whatever kind: what goes wrong is raised as Unavailable."""
+    try:
+        yield
     except Unavailable:
         raise
     except ModuleNotFoundError as error:
@@ -192,10 +200,10 @@ def _make(name: str, entry: Entry) -> Poller:
             f"{name} cannot be used here: a module of it does not load ({why}); reinstall it"
         ) from error
     except OSError as error:
-        raise Unavailable(_explain(name, error)) from error
+        raise Unavailable(explain(name, error)) from error
 
 
-def _explain(name: str, error: OSError) -> str:
+def explain(name: str, error: OSError) -> str:
     """One line: what failed, why, and what to do where the errno tells."""
     why = error.strerror or str(error)
     # An adapter that knows better has put what to do after a semicolon.

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, cast
 
-from pollers.registry import REMEDIES, Unavailable
+from pollers.registry import Unavailable, explain, explaining
 from pollers.watch.base import Capability, Kind, Watcher
 
 #: How long a probe waits to be told of its own file (seconds).
@@ -130,7 +130,7 @@ def probe(name: str) -> Availability:
         except OSError as error:
             if isinstance(error, Unavailable):
                 raise
-            raise Unavailable(_explain(name, error)) from error
+            raise Unavailable(explain(name, error)) from error
     except Unavailable as error:
         return Availability(name, False, str(error), False, Capability.NONE, expected, entry.note)
     _working.add(name)
@@ -180,32 +180,9 @@ def _make(name: str, entry: Entry, period: float, pairing: float | None = None) 
     options = {"period": period} if entry.polls else {}
     if entry.pairs and pairing is not None:
         options["wait"] = pairing
-    try:
+    with explaining(name):
         watcher = getattr(importlib.import_module(entry.module), entry.watcher)
         return cast(Watcher, watcher(**options))
-    except Unavailable:
-        raise
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            f"{name} cannot be used here: it needs the module {error.name}, which is not "
-            f"installed; pip install {error.name}"
-        ) from error
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise Unavailable(
-            f"{name} cannot be used here: a module of it does not load ({why}); reinstall it"
-        ) from error
-    except OSError as error:
-        raise Unavailable(_explain(name, error)) from error
-
-
-def _explain(name: str, error: OSError) -> str:
-    """One line: what failed, why, and what to do where the errno tells."""
-    why = error.strerror or str(error)
-    # An adapter that knows better has put what to do after a semicolon.
-    remedy = None if ";" in why else REMEDIES.get(error.errno or 0)
-    what = f"{name} cannot be used here: {why}"
-    return f"{what}; {remedy}" if remedy else what
 
 
 def _try_out(watcher: Watcher) -> None:
