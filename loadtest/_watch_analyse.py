@@ -8,6 +8,9 @@ What may be said
     nothing may be lost.  In a closed loop the number on the way is the throughput times the
     latency (Little's law): where it is below half of the window, it was the writer who could do no
     more, and the watcher's own limit is higher than the figure.
+*   What it *takes in* are the changes a second of a backlog, with no writer at work: the limit
+    that nobody else sets, and so what rows are ranked by.  Of the backlogs of one measurement
+    the median counts.
 *   A latency is that of the phase "journal": the same operations at the same rate for every row.
 *   CPU time is that of the flood, for one change that became known.
 """
@@ -22,7 +25,7 @@ import numpy as np
 
 from loadtest._statistics import ENOUGH_FOR_BOOTSTRAP, compare, coverage, typical_noise
 from loadtest._watch_cells import WatchCell
-from loadtest._watch_figures import PER_FILES
+from loadtest._watch_figures import BACKLOG, PER_FILES
 from loadtest._watch_rows import BASELINE, CONTROL
 
 Measurement = Mapping[str, Any]
@@ -154,12 +157,23 @@ def _on_the_way(one: Measurement) -> float | None:
     return flood and float(flood["told_per_second"] * flood["latency"]["mean"] / 1e6)
 
 
+def _taken(one: Measurement) -> float | None:
+    """Changes a second of the backlogs; None where one has no figure."""
+    found = [
+        phase["taken_per_second"]
+        for name, phase in one["phases"].items()
+        if name.startswith(BACKLOG)
+    ]
+    return None if None in found or not found else float(np.median(found))
+
+
 def _journal_p50(one: Measurement) -> float | None:
     return _latency("journal", "p50")(one)
 
 
 #: Name in the table -> how it is read.  Latencies in us, memory in KiB.
 FIGURES: Final[dict[str, Value]] = {
+    "taken": _taken,
     "sustained": _phase("flood", "told_per_second"),
     "cpu": _phase("flood", "cpu_us"),
     "user_cpu": _phase("flood", "user_cpu_us"),
@@ -177,9 +191,10 @@ FIGURES: Final[dict[str, Value]] = {
     "fds": _tree("fds"),
     "watches": _watches,
 }
-#: What rows are compared by: more is better of the first, less of the others.
+#: What rows are compared by: more is better of the first two, less of the others.
 RATIOS: Final[dict[str, Value]] = {
-    "rate": FIGURES["sustained"],
+    "rate": FIGURES["taken"],
+    "sustaining": FIGURES["sustained"],
     "latency": FIGURES["p50"],
     "cost": FIGURES["cpu"],
 }

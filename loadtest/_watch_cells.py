@@ -27,6 +27,8 @@ class Load:
     rate: float = 1000.0
     flood: float = 0.5
     hold: float = 0.4
+    #: How often the watcher is stopped until it has every open file's write to tell.
+    backlogs: int = 3
     #: Operations of the burst.
     burst: int = 50_000
 

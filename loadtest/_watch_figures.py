@@ -11,6 +11,8 @@ from typing import Any, Final
 from loadtest._histogram import Histogram
 from loadtest._watch_match import Matched
 
+#: The phases in which the watcher alone works begin so.
+BACKLOG: Final = "backlog"
 #: Memory and descriptors are given for so many files.
 PER_FILES: Final = 10_000
 
@@ -36,6 +38,8 @@ def _phase(matched: Matched, name: str, work: Mapping[str, Any]) -> dict[str, An
     before, after = work["before"], work["after"]
     user, system = (after[key] - before[key] for key in ("user_cpu", "system_cpu"))
     seconds = (end - begin) / 1e9
+    resumed = work["writer"].get("resumed")
+    taking = (end - resumed) / 1e9 if resumed else 0.0
     return {
         **count.as_dict(),
         "operations": work["writer"]["operations"],
@@ -50,6 +54,8 @@ def _phase(matched: Matched, name: str, work: Mapping[str, Any]) -> dict[str, An
         #: From the first operation to the last report.
         "seconds": seconds,
         "told_per_second": known / seconds if seconds else 0.0,
+        #: Of a backlog, from when the watcher went on.
+        "taken_per_second": known / taking if taking > 0 else None,
         "written_per_second": work["writer"]["operations"] / work["writer"]["seconds"],
         "cpu_us": (user + system) * 1e6 / known if known else None,
         "user_cpu_us": user * 1e6 / known if known else None,

@@ -38,12 +38,13 @@ DOES: Final = {
     "rm -r": "deleted",
     "flood": "modified",
     "hold": "modified",
+    "backlog": "modified",
     "burst": "modified",
     "burst create": "created",
     "end": "created",
 }
-#: The phases of a measurement, in their order.
-PHASES: Final = ("journal", "flood", "hold", "burst")
+#: The last operation of every phase, which is no part of its work.
+END: Final = "end"
 
 
 class Operation(NamedTuple):

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from loadtest._watch_journal import Expected, Fact
+from loadtest._watch_journal import END, Expected, Fact
 
 
 class Report(NamedTuple):
@@ -102,7 +102,8 @@ class Matched:
     out_of_order: Counter[str] = field(default_factory=Counter)
     #: Some of the reports of wrong names, for people.
     examples: list[Report] = field(default_factory=list)
-    #: By phase: when the first fact began, and when the last one that became known did.
+    #: By phase: when the first fact began, and when the last one that became known did so.  What
+    #: marks the end does not count.
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -211,8 +212,9 @@ class _Judge:
             count.misnamed += level == WRONGLY
             count.coalesced += level == COALESCED
             count.latencies.append(time - fact.begin)
-        phase = self._phase_of[fact.operation]
-        self._ends[phase] = max(time, self._ends.get(phase, 0))
+        if self._kind_of[fact.operation] != END:
+            phase = self._phase_of[fact.operation]
+            self._ends[phase] = max(time, self._ends.get(phase, 0))
 
     def _known(self, fact: Fact, times: Sequence[int]) -> int | None:
         """When a report first said, after the fact, to look at its path; None where none did."""

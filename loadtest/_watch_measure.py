@@ -27,7 +27,7 @@ import trio
 from loadtest import _watch_journal, _watch_reporter, _watch_writer
 from loadtest._child import Child, Failed
 from loadtest._watch_cells import SETTLE, Load, Place, WatchCell
-from loadtest._watch_figures import figures
+from loadtest._watch_figures import BACKLOG, figures
 from loadtest._watch_held import held, other_than
 from loadtest._watch_match import Report, match
 
@@ -88,7 +88,7 @@ async def _measured(place: Place, cell: WatchCell, stall: Stall | None) -> dict[
         if wrong := other_than(cell.row.facility, holds):
             raise Failed(wrong)
         work: dict[str, dict[str, Any]] = {}
-        for name, order in _orders(load, place.seed):
+        for name, order in _orders(load, place.seed, reporter.process.pid):
             if name == "hold":
                 order["rate"] = HELD * _rate(work["flood"])
             within = GRACE + load.longest
@@ -118,17 +118,18 @@ async def _measured(place: Place, cell: WatchCell, stall: Stall | None) -> dict[
     }
 
 
-def _orders(load: Load, seed: int) -> list[tuple[str, dict[str, Any]]]:
-    """Each phase with what the writer is told."""
+def _orders(load: Load, seed: int, watcher: int) -> list[tuple[str, dict[str, Any]]]:
+    """Each phase with what the writer is told; `watcher` is the reporter's process."""
     orders: list[tuple[str, dict[str, Any]]] = [
         ("journal", {"seed": seed, "operations": load.operations, "rate": load.rate}),
         ("flood", {"seconds": load.flood}),
         ("hold", {"seconds": load.hold}),
+        *((f"{BACKLOG}-{n + 1}", {"watcher": watcher}) for n in range(load.backlogs)),
         ("burst", {"operations": load.burst}),
     ]
     lengths = {"journal": load.operations, "flood": load.flood, "burst": load.burst}
     lengths["hold"] = load.flood and load.hold  # the flood decides its rate
-    return [(name, order) for name, order in orders if lengths[name]]
+    return [(name, order) for name, order in orders if lengths.get(name, True)]
 
 
 def _rate(flood: Mapping[str, Any]) -> float:
@@ -153,7 +154,8 @@ async def _phase(
         if stall is not None and name == "hold":
             nursery.start_soon(_stop_for, reporter.process, stall)
         try:
-            written = await writer.ask(within, phase=name, end=end, **order)
+            phase = name.partition("-")[0]
+            written = await writer.ask(within, phase=phase, end=end, **order)
         except Failed as error:  # which a nursery would wrap up in a group
             failed = error
     if failed is not None:

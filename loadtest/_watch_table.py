@@ -18,6 +18,8 @@ Row = Mapping[str, Any]
 
 SPEED: Final = (
     "",
+    "takes in\nchanges/s",
+    "x inotify\n[low, high]",
     "sustained\nchanges/s",
     "x inotify\n[low, high]",
     "limit",
@@ -50,8 +52,10 @@ def speed(row: Row) -> list[str]:
     lost = row["phases"].get("burst", {}).get("lost")  # then not all is ever known
     return [
         row["label"],
-        number(row["sustained"], 0),
+        number(row["taken"], 0),
         "1 (baseline)" if row["key"] == BASELINE else ratio(row["rate"]),
+        number(row["sustained"], 0),
+        "1" if row["key"] == BASELINE else ratio(row["sustaining"]),
         row["limit"] or "-",
         " / ".join(milliseconds(row[name]) for name in ("p50", "p99", "max")),
         "1" if row["key"] == BASELINE else ratio(row["latency"]),
@@ -98,10 +102,10 @@ TABLES: Final[Sequence[tuple[str, Sequence[str], Callable[[Row], list[str]]]]] =
 
 
 def ordered(load: Mapping[str, Any]) -> list[Row]:
-    """The rows with figures: baseline, control, then by what they sustain."""
+    """The rows with figures: baseline, control, then by what they take in."""
     place = {BASELINE: 0, CONTROL: 1}
     rows = [one for one in load["rows"] if one["status"] in ("ok", "emulated")]
-    return sorted(rows, key=lambda one: (place.get(one["key"], 2), -(one["sustained"] or 0)))
+    return sorted(rows, key=lambda one: (place.get(one["key"], 2), -(one["taken"] or 0)))
 
 
 def look(row: Row) -> str:

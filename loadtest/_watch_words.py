@@ -1,4 +1,4 @@
-"""What the analysis of watchers means, in sentences: who sustains most, and where each one lies.
+"""What the analysis of watchers means, in sentences: who takes in most, and where each one lies.
 
 Pure.  A watcher lies where whoever trusts its reports has a wrong picture, or knows less than they
 seem to say.  What is said of one is said from its counts alone, whoever made it.
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from loadtest._verdict import difference, ratio
 from loadtest._watch_cells import SETTLE
+from loadtest._watch_figures import BACKLOG
 from loadtest._watch_rows import BASELINE, CONTROL
 
 Row = Mapping[str, Any]
@@ -18,7 +19,10 @@ Row = Mapping[str, Any]
 #: A part of its facts that makes a kind of operation worth a sentence.
 SOME, MOST = 0.02, 0.6
 #: Kinds that have sentences of their own; the phases that are no test of the truth.
-_OWN: Final = ("append x5", "mmap write", "flood", "hold", "burst", "burst create", "end")
+_OWN: Final = (
+    *("append x5", "mmap write"),
+    *("flood", "hold", "backlog", "burst", "burst create", "end"),
+)
 _RENAMES: Final = ("rename over", "rename across", "rename directory")
 
 
@@ -50,12 +54,13 @@ def whole(analysis: Mapping[str, Any]) -> list[str]:
 
 
 def headlines(load: Mapping[str, Any]) -> list[str]:
-    """Who sustains most, who tells first, and what it costs, against the baseline."""
+    """Who takes in most, who tells first, and what it costs, against the baseline."""
     table = {one["key"]: one for one in load["rows"]}
     base = table[BASELINE]
     if load["basis"] is None:
         return [f"Nothing is compared: the baseline is {base['status']}: {base['reason']}."]
-    said = [_sustained(load["rows"], base), _first(load["rows"], base), *_cost(load["rows"], base)]
+    rows = load["rows"]
+    said = [_taken(rows, base), *_sustained(rows, base), _first(rows, base), *_cost(rows, base)]
     said += _control(table.get(CONTROL))
     return said
 
@@ -64,20 +69,16 @@ def _ranked(rows: Sequence[Row], name: str) -> list[Row]:
     return [one for one in rows if one["status"] == "ok" and one[name] and one["key"] != CONTROL]
 
 
-def _sustained(rows: Sequence[Row], base: Row) -> str:
+def _taken(rows: Sequence[Row], base: Row) -> str:
+    """How fast a watcher is where nobody else sets the pace."""
     ranked = sorted(_ranked(rows, "rate"), key=lambda one: -float(one["rate"]["median"]))
-    peers = [one for one in ranked if one["peer"]]
-    flood = base["phases"]["flood"]
-    loss = f"losing {flood['lost']:,} of {flood['facts']:,}" if flood["lost"] else "without loss"
-    text = f"{base['label']} sustains {base['sustained']:,.0f} changes a second {loss}"
-    if base["limit"] == "writer":
-        text += ", and more: the writer could do no more"
-    if peers:
+    lost = sum(one["lost"] for name, one in base["phases"].items() if name.startswith(BACKLOG))
+    loss = f"losing {lost:,}" if lost else "without loss"
+    text = f"{base['label']} takes in {base['taken']:,.0f} changes a second of a backlog {loss}"
+    if peers := [one for one in ranked if one["peer"]]:
         best = peers[0]
         word = difference(best["rate"], "ratio")
         text += f"; the fastest peer, {best['label']}, {ratio(best['rate'])} x that ({word})"
-        if best["limit"] == "writer":
-            text += ", which the writer limited"
     faster = [
         one for one in ranked if not one["peer"] and difference(one["rate"], "ratio") == "better"
     ]
@@ -85,6 +86,24 @@ def _sustained(rows: Sequence[Row], base: Row) -> str:
         names = ", ".join(f"{one['label']} {ratio(one['rate'])} x" for one in faster)
         text += f". Faster of ours: {names}"
     return text + "."
+
+
+def _sustained(rows: Sequence[Row], base: Row) -> list[str]:
+    """How fast it is while somebody writes."""
+    if base not in (ranked := _ranked(rows, "sustaining")):
+        return []
+    flood = base["phases"]["flood"]
+    loss = f"losing {flood['lost']:,} of {flood['facts']:,}" if flood["lost"] else "without loss"
+    text = f"While a writer writes, it sustains {base['sustained']:,.0f} changes a second {loss}"
+    if base["limit"] == "writer":
+        text += ", and more: the writer could do no more"
+    if peers := [one for one in ranked if one["peer"]]:
+        best = max(peers, key=lambda one: float(one["sustaining"]["median"]))
+        word = difference(best["sustaining"], "ratio")
+        text += f"; {best['label']} {ratio(best['sustaining'])} x that ({word})"
+        if best["limit"] == "writer":
+            text += ", which the writer limited"
+    return [text + "."]
 
 
 def _first(rows: Sequence[Row], base: Row) -> str:
@@ -117,7 +136,7 @@ def _control(control: Row | None) -> list[str]:
     if control is None or not control["rate"] or not control["latency"]:
         return ["The A/A control has no figures: how stable the machine was is not known."]
     rate, latency = control["rate"], control["latency"]
-    text = f"A/A: the same watcher again sustains {ratio(rate)} x, with latencies of "
+    text = f"A/A: the same watcher again takes in {ratio(rate)} x, with latencies of "
     text += f"{ratio(latency)} x; "
     if rate["smallest"] is None or latency["smallest"] is None:
         return [text + "one round cannot tell noise from a difference."]
@@ -207,18 +226,24 @@ def _mapped(kinds: Mapping[str, Mapping[str, int]], row: Row) -> list[str]:
 
 
 def _flood(row: Row) -> list[str]:
-    flood = row["phases"].get("flood")
-    if flood is None or not flood["lost"]:
-        return []
-    return [f"loses {flood['lost']:,} of {flood['facts']:,} also where the writer waits for it"]
+    said = []
+    if (flood := row["phases"].get("flood")) and flood["lost"]:
+        said.append(
+            f"loses {flood['lost']:,} of {flood['facts']:,} also where the writer waits for it"
+        )
+    backlogs = [one for name, one in row["phases"].items() if name.startswith(BACKLOG)]
+    if lost := sum(one["lost"] for one in backlogs):
+        facts = sum(one["facts"] for one in backlogs)
+        said.append(f"loses {lost:,} of {facts:,} that half of the kernel's queue had room for")
+    return said
 
 
 def _late(row: Row) -> list[str]:
     """Phases whose end it did not report in time, so that the next one began too early."""
     late = [
         f"{row['rounds'] - row['phases'][name]['ended']} times of the {name}"
-        for name in ("journal", "flood", "hold")
-        if name in row["phases"] and row["phases"][name]["ended"] < row["rounds"]
+        for name in row["phases"]
+        if name != "burst" and row["phases"][name]["ended"] < row["rounds"]
     ]
     return [f"the end {listed(late)} was not told within {SETTLE:.0f} s"] if late else []
 

@@ -8,6 +8,7 @@ object (`Setup`); then each line on stdin is one phase, done and answered by a l
     {"phase": "journal", "seed", "operations", "rate"}   every kind of operation, in random order
     {"phase": "flood", "seconds"}             writes as fast as the watcher tells of them
     {"phase": "hold", "seconds", "rate"}      writes at a fixed rate
+    {"phase": "backlog", "watcher"}           a write to each file, while that process is stopped
     {"phase": "burst", "operations"}          as fast as this process can
     {"phase": "save", "path"}                 write the journal
 
@@ -15,6 +16,8 @@ object (`Setup`); then each line on stdin is one phase, done and answered by a l
     queue, so that what it measures is what the watcher can do, not what it can lose.  The watcher
     counts in shared memory what it has told.  Each file is written twice at the earliest a window
     later, so that two writes cannot be told as one.  burst is the opposite: nobody waits.
+*   Where the writer is slower than the watcher, the flood cannot say what the watcher can do.
+    backlog does: SIGSTOP, half a queue of writes, SIGCONT, and then only the watcher works.
 *   Its files are open before a watcher looks, and written with pwrite(2), which costs about as
     much as the kernel's notice of it.  A write is one change: the bytes stay, the time does not.
 *   Every phase ends with a new file in the root, by which the reader knows that it has seen all.
@@ -28,12 +31,15 @@ import json
 import mmap
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from loadtest import _watch_journal
 from loadtest._watch_journal import Operation
@@ -42,6 +48,8 @@ from pollers import system
 
 #: Seconds for whoever watches to find the journal's directories.
 HEAD_START: Final = 0.1
+#: Seconds that a backlog is waited for.
+LONGEST: Final = 2.0
 #: Of a burst, every how-manieth operation makes a new file.
 NEW: Final = 10
 
@@ -116,6 +124,23 @@ class Writer:
             begins.append(begin)
         self._record("hold", begins)
 
+    def backlog(self, watcher: int) -> dict[str, int]:
+        """A write to each file while the process `watcher` is stopped; when it went on (ns)."""
+        begins, told = list[int](), self._told
+        before = told[0]
+        os.kill(watcher, signal.SIGSTOP)
+        try:
+            _wait(lambda: psutil.Process(watcher).status() == psutil.STATUS_STOPPED)
+            for file in self._files:
+                begins.append(now())
+                os.pwrite(file, b"x", 0)
+        finally:
+            resumed = now()
+            os.kill(watcher, signal.SIGCONT)
+        self._record("backlog", begins)
+        _wait(lambda: told[0] - before >= len(begins))
+        return {"resumed": resumed}
+
     def burst(self, operations: int) -> None:
         """Writes and new files as fast as they can be made."""
         files, count, journal = self._files, len(self._files), self.journal
@@ -138,7 +163,7 @@ class Writer:
         """The new file by which the reader knows that it has seen all."""
         begin = now()
         os.close(os.open(f"{self._root}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        self.journal.append(Operation("end", name, "", begin, now()))
+        self.journal.append(Operation(_watch_journal.END, name, "", begin, now()))
 
     def _record(self, kind: str, begins: list[int]) -> None:
         names, count = self._setup.files, len(self._files)
@@ -155,10 +180,11 @@ def main() -> int:
         system.pin(setup.core)
     writer = Writer(setup)
     _say(ready=True, files=len(setup.files))
-    phases: dict[str, Callable[..., None]] = {
+    phases: dict[str, Callable[..., dict[str, int] | None]] = {
         "journal": writer.journal_phase,
         "flood": writer.flood,
         "hold": writer.hold,
+        "backlog": writer.backlog,
         "burst": writer.burst,
     }
     for line in sys.stdin:
@@ -170,13 +196,20 @@ def main() -> int:
             continue
         name = order.pop("end")
         before, begin, cpu = len(writer.journal), now(), time.process_time()
-        phases[phase](**order)
+        more = phases[phase](**order) or {}
         seconds = (now() - begin) / 1e9
         share = (time.process_time() - cpu) / seconds if seconds else 0.0
         writer.end(name)
         done = len(writer.journal) - before - 1
-        _say(phase=phase, operations=done, seconds=seconds, cpu_share=share, end=name)
+        _say(phase=phase, operations=done, seconds=seconds, cpu_share=share, end=name, **more)
     return 0
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    """Until it holds, or has not for LONGEST: what was told then says so."""
+    deadline = now() + int(LONGEST * 1e9)
+    while not condition() and now() < deadline:
+        pass
 
 
 def _say(**line: object) -> None:

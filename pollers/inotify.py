@@ -29,10 +29,8 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Callable
-from functools import partial
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 IN_ACCESS: Final = 0x0001
 IN_MODIFY: Final = 0x0002
@@ -92,13 +90,13 @@ class Event(NamedTuple):
     name: bytes
 
 
-#: An Event of a tuple, in half the time of its constructor.
-_event: Final[Callable[[tuple[int, int, int, bytes]], Event]] = partial(tuple.__new__, Event)
+#: An Event as a plain tuple, which is made in a fifth of the time.
+Record: TypeAlias = tuple[int, int, int, bytes]
 
 
-def parse(buffer: bytes) -> list[Event]:
+def parse(buffer: bytes) -> list[Record]:
     """The events in what read(2) returned.  Raises ValueError where one is cut off."""
-    events: list[Event] = []
+    events: list[Record] = []
     append, unpack = events.append, HEADER.unpack_from
     at, end = 0, len(buffer)
     while at < end:
@@ -109,7 +107,7 @@ def parse(buffer: bytes) -> list[Event]:
         at = start + length
         if at > end:
             raise ValueError(f"an inotify event's name has {end - start} of {length} bytes")
-        append(_event((wd, mask, cookie, buffer[start:at].rstrip(b"\0"))))
+        append((wd, mask, cookie, buffer[start:at].rstrip(b"\0")))
     return events
 
 
@@ -164,7 +162,11 @@ class Inotify:
 
         At most READS buffers of it: where more is waiting, the fd stays readable.
         """
-        events: list[Event] = []
+        return [Event._make(record) for record in self.records()]
+
+    def records(self) -> list[Record]:
+        """The same as plain tuples."""
+        events: list[Record] = []
         self.behind = False
         with contextlib.suppress(BlockingIOError):
             for _ in range(READS):

@@ -61,7 +61,8 @@ def measured(place: Place, row: str, load: Load = LOAD, stall: Stall | None = No
 def test_what_a_watcher_reports_is_counted_whole(row: str, place: Place) -> None:
     found = measured(place, row)
     assert found["ready"]["ready"]
-    assert set(found["phases"]) == {"journal", "flood", "hold", "burst"}
+    backlogs = {f"backlog-{number}" for number in (1, 2, 3)}
+    assert set(found["phases"]) == {"journal", "flood", "hold", "burst", *backlogs}
     for name, phase in found["phases"].items():
         assert phase["ended"], name
         assert phase["told"] + phase["coalesced"] + phase["lost"] == phase["facts"], name
@@ -74,6 +75,9 @@ def test_what_a_watcher_reports_is_counted_whole(row: str, place: Place) -> None
     assert kinds["append"]["told"] > 0
     assert not kinds["end"]["lost"]
     assert not kinds["flood"]["lost"]
+    for name in backlogs:
+        assert found["phases"][name]["lost"] == 0
+        assert found["phases"][name]["taken_per_second"] > 0
     json.dumps(found, allow_nan=False)
 
 
@@ -220,7 +224,7 @@ def test_a_whole_comparison_writes_its_results_and_says_where_each_one_lies(
     said = " ".join(done.stdout.split())
     assert "Where each one lies" in said
     assert "writes through mmap are unseen, until the file is closed" in said
-    assert "inotify sustains" in said
+    assert "inotify takes in" in said
     assert "to test the measuring: the longest latency was" in said
     assert "BROKEN" not in said
     results = _results.load(tmp_path / "results.json")

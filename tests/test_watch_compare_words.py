@@ -38,6 +38,7 @@ def phase(**values: Any) -> dict[str, Any]:
         "telling": False,
         "seconds": 0.5,
         "told_per_second": 100_000.0,
+        "taken_per_second": None,
         "written_per_second": 100_000.0,
         "cpu_us": 2.0,
         "user_cpu_us": 1.0,
@@ -50,6 +51,7 @@ def measurement(
     cell: WatchCell, rate: float = 100_000.0, p50: float = 100.0, **values: Any
 ) -> dict[str, Any]:
     journal, flood = phase(), phase(told_per_second=rate)
+    backlog = phase(taken_per_second=2 * rate)
     journal["latency"] = journal["latency"] | {"p50": p50}
     mark = {"rss": 1 << 20, "fds": 5}
     return {
@@ -63,7 +65,15 @@ def measurement(
         },
         "holds": {"inotify": 1, "fanotify": 0, "watches": 101},
         "done": {"overflows": 0},
-        "phases": {"journal": journal, "flood": flood, "hold": phase(), "burst": phase()},
+        "phases": {
+            "journal": journal,
+            "flood": flood,
+            "hold": phase(),
+            "backlog-1": backlog,
+            "backlog-2": backlog | {"taken_per_second": 1.0},
+            "backlog-3": backlog,
+            "burst": phase(),
+        },
         "kinds": {"create": kind(100), "append": kind(100)},
         "wrong_names": [],
         **values,
@@ -98,16 +108,20 @@ def row_of(**values: Any) -> dict[str, Any]:
 
 def test_the_fastest_peer_is_named_with_its_ratio_and_interval() -> None:
     (load,) = analysed()["loads"]
-    first, second, third, fourth = headlines(load)
-    assert first.startswith("inotify sustains 100,250 changes a second without loss")
-    assert "the fastest peer, watchfiles, step 1 ms, 0.90 [0.90, 0.90] x that (worse)" in first
+    backlog, first, second, third, fourth = headlines(load)
+    assert backlog == (
+        "inotify takes in 200,500 changes a second of a backlog without loss; the fastest peer, "
+        "watchfiles, step 1 ms, 0.90 [0.90, 0.90] x that (worse)."
+    )
+    assert "it sustains 100,250 changes a second without loss" in first
+    assert "watchfiles, step 1 ms 0.90 [0.90, 0.90] x that (worse)" in first
     assert second.startswith("Half of the changes are known within 0.100 ms (inotify)")
     assert "no difference shown" in second
     assert third == (
         "inotify takes 2.0 us of CPU for a change; the cheapest peer, watchdog, "
         "1.00 [1.00, 1.00] x that (no difference shown)."
     )
-    assert fourth.startswith("A/A: the same watcher again sustains 1.00")
+    assert fourth.startswith("A/A: the same watcher again takes in 1.00")
     assert fourth.endswith("differences below 0.0% and 0.0% could not have been shown.")
 
 
@@ -115,7 +129,7 @@ def test_the_writer_was_the_limit_where_little_was_on_the_way() -> None:
     # 100,000 a second for 100 us each are 10 on the way, of 4,096 that may be.
     (load,) = analysed()["loads"]
     assert load["rows"][0]["limit"] == "writer"
-    assert "and more: the writer could do no more" in headlines(load)[0]
+    assert "and more: the writer could do no more" in headlines(load)[1]
     late = phase(latency=phase()["latency"] | {"mean": 40_000.0})
     kept = measurement(cells()[0])["phases"]
     assert row_of(phases=kept | {"flood": late})["limit"] == "watcher"
@@ -174,7 +188,7 @@ def test_a_loss_in_the_flood_is_said() -> None:
     made = [measurement(cell, phases=kept | {"flood": phase(lost=10)}) for cell in cells()[:2]]
     found = analyse(cells()[:2], {}, [{one["cell"]["key"]: one for one in made}] * 2)
     (load,) = found["loads"]
-    assert "changes a second losing 20 of 2,000" in headlines(load)[0]
+    assert "changes a second losing 20 of 2,000" in headlines(load)[1]
     assert lies(load["rows"][0]) == ["loses 20 of 2,000 also where the writer waits for it"]
 
 

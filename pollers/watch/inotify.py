@@ -25,9 +25,7 @@ import math
 import os
 import termios
 import time
-from collections.abc import Callable, Hashable
-from functools import partial
-from operator import itemgetter
+from collections.abc import Hashable
 from typing import Final, Protocol
 
 from pollers.inotify import (
@@ -48,8 +46,9 @@ from pollers.inotify import (
     IN_Q_OVERFLOW,
     Event,
     Inotify,
+    Record,
 )
-from pollers.watch.base import Capability, Change, Kind, join, lies_in
+from pollers.watch.base import AnyPath, Capability, Change, Kind, join, lies_in
 from pollers.watch.pairing import WAIT, Pairing
 from pollers.watch.places import Place
 from pollers.watch.told import Moment, ToldWatcher
@@ -70,12 +69,11 @@ MASK: Final = (
 ROOT_MASK: Final = MASK | IN_DELETE_SELF | IN_MOVE_SELF
 WRITTEN: Final = IN_MODIFY | IN_CLOSE_WRITE
 GONE: Final = IN_DELETE | IN_MOVED_FROM
-_WD: Final = itemgetter(0)
+#: What has to do with what comes before or after it.
+PAIRED: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_Q_OVERFLOW
+#: How many writes are remembered: as many as the kernel's queue holds.
+MEMO: Final = 16384
 _NOWHERE: Final[list[Place]] = []
-#: A Change of a tuple, in half the time of its constructor.
-_change: Final[Callable[[tuple[Kind, bytes, bytes | None, bool]], Change]] = partial(
-    tuple.__new__, Change
-)
 
 
 class Instance(Protocol):
@@ -85,7 +83,7 @@ class Instance(Protocol):
 
     def add_fd(self, fd: int, mask: int) -> int: ...
     def remove(self, wd: int) -> None: ...
-    def read(self) -> list[Event]: ...
+    def records(self) -> list[Record]: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -110,6 +108,8 @@ class InotifyWatcher(ToldWatcher):
         super().__init__()
         self._pairing: Pairing[Event] = Pairing(wait)
         self._timer_set = False
+        #: Records of writes, and what each is told as; none once a name may have changed.
+        self._writes: dict[Record, Change] = {}
         with contextlib.ExitStack() as undo:
             self._inotify = self._instance()
             undo.callback(self._inotify.close)
@@ -122,28 +122,30 @@ class InotifyWatcher(ToldWatcher):
         self._check_open()
         return self._any.fileno()
 
+    def add(self, path: AnyPath, recursive: bool = False) -> None:
+        self._writes.clear()
+        super().add(path, recursive)
+
+    def remove(self, path: AnyPath) -> None:
+        self._writes.clear()
+        super().remove(path)
+
     def read(self) -> list[Change]:
         self._check_open()
         moment = Moment()
-        events = self._inotify.read()
-        self.counters.events += len(events)
-        lost = None
-        if -1 in map(_WD, events):
-            lost = next(n for n, event in enumerate(events) if event.mask & IN_Q_OVERFLOW)
-        now = time.monotonic()
-        self._tell_of_all(self._pairing.feed(events[:lost], now))
-        if lost is not None:
-            for first, second in self._pairing.feed([], math.inf):
-                self._tell_of(first, second)
-            self._lost()
-        elif not self._inotify.behind:
+        records = self._inotify.records()
+        self.counters.events += len(records)
+        if not (self._tell_of_all(records) or self._inotify.behind):
             self._drained = moment
-        self._retry()
-        self._set_timer(now)
+        if self._again:
+            self._writes.clear()
+            self._retry()
+        self._set_timer()
         return self._take()
 
     def close(self) -> None:
         super().close()
+        self._writes.clear()
         self._pairing.clear()
         self._any.close()
         self._timer.close()
@@ -169,26 +171,63 @@ class InotifyWatcher(ToldWatcher):
             except BlockingIOError:
                 break
 
-    def _tell_of_all(self, ready: list[tuple[Event, Event | None]]) -> None:
-        """Tell of what need not wait.
+    def _tell_of_all(self, records: list[Record]) -> bool:
+        """Tell of what need not wait; whether some was lost.
 
-        Writes are what comes by the hundred thousand: for one to a directory with one path, what
-        `_tell_of` would do stands here without its calls.
+        Writes are what comes by the hundred thousand, most of them to a few files: each record of
+        one is remembered with what it is told as.
         """
-        by_key, told = self._by_key, self._told
+        if self._pairing:
+            return self._tell_paired(records)
+        remembered, told = self._writes.get, self._told
+        last = told[-1] if told else None
+        for number, record in enumerate(records):
+            change = remembered(record) or self._write(record)
+            if change is None:
+                if record[1] & PAIRED:
+                    return self._tell_paired(records[number:])
+                self._tell_of(Event._make(record), None)
+                last = told[-1] if told else None
+            elif change != last:
+                told.append(change)
+                last = change
+        return False
+
+    def _write(self, record: Record) -> Change | None:
+        """What a write to one file by one path is told as, which is remembered; else None."""
+        wd, mask, _, name = record
+        if not (mask & WRITTEN and name) or len(places := self._by_key.get(wd, _NOWHERE)) != 1:
+            return None
+        known = places[0].names.get(name)
+        if known is None or known.directory:
+            return None
+        if len(self._writes) == MEMO:
+            self._writes.clear()
+        change = Change(Kind.MODIFIED, join(places[0].path, name))
+        self._writes[record] = change
+        return change
+
+    def _tell_paired(self, records: list[Record]) -> bool:
+        """Tell of what need not wait, where some does; whether some was lost."""
+        lost = next((n for n, record in enumerate(records) if record[1] & IN_Q_OVERFLOW), None)
+        now = time.monotonic()
+        ready = self._pairing.feed([Event._make(record) for record in records[:lost]], now)
+        if lost is not None:
+            ready += self._pairing.feed([], math.inf)
         for first, second in ready:
-            wd, mask, _, name = first
-            if mask & WRITTEN and name and len(places := by_key.get(wd, _NOWHERE)) == 1:
-                known = places[0].names.get(name)
-                if known is not None and not known.directory:
-                    change = _change((Kind.MODIFIED, join(places[0].path, name), None, False))
-                    if not told or told[-1] != change:
-                        told.append(change)
-            else:
+            change = self._write(first) if second is None else None
+            if change is None:
                 self._tell_of(first, second)
+            else:
+                self._tell(change)
+        if lost is not None:
+            self._writes.clear()
+            self._lost()
+        return lost is not None
 
     def _tell_of(self, first: Event, second: Event | None) -> None:
-        """Tell of one event, or of the two halves of a rename."""
+        """Tell of one event, or of the two halves of a rename; names may be others then."""
+        self._writes.clear()
         wd, mask, _, name = first
         places = self._by_key.get(wd)
         if second is not None:
@@ -246,15 +285,15 @@ class InotifyWatcher(ToldWatcher):
             if self._is_here(source):
                 self._deleted(source, first.name)
 
-    def _set_timer(self, now: float) -> None:
+    def _set_timer(self) -> None:
         """Have the fd readable when what is held back is due."""
         deadline = self._pairing.deadline
         if self._again:
             deadline = min(deadline or math.inf, self._again_at)
         if self._refusal is not None and self._told:  # `_take` will raise, and leave these
-            deadline = now
+            deadline = 0.0
         if deadline is not None:
-            self._timer.set(deadline - now)
+            self._timer.set(deadline - time.monotonic())
         elif self._timer_set:
             self._timer.clear()
         self._timer_set = deadline is not None

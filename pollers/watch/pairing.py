@@ -29,9 +29,6 @@ from pollers.inotify import IN_MOVED_FROM, IN_MOVED_TO
 WAIT: Final = 0.02
 
 
-MOVED: Final = IN_MOVED_FROM | IN_MOVED_TO
-
-
 class Moving(Protocol):
     """What is used of an event."""
 
@@ -66,8 +63,6 @@ class Pairing(Generic[E]):
         Of a rename both halves, at the place of the first; of everything else the event and None.
         """
         queue, firsts = self._queue, self._firsts
-        if not queue and not any(event.mask & MOVED for event in events):
-            return [(event, None) for event in events]  # as nearly always
         for event in events:
             mask = event.mask
             if mask & IN_MOVED_TO and event.cookie in firsts:
