@@ -13,6 +13,15 @@ Facts
 *   io_submit knows no EINTR and io_getevents no EAGAIN.  Tools that inject errors do, and nothing
     has happened then: the call is made again.
 *   io_destroy(2) cancels what can be cancelled and waits for the rest.
+*   Python runs signal handlers between its own instructions: at the beginning of a function, where
+    a loop goes round, and after a call into C has returned, before its result is stored.  Where
+    one raises, nobody knows what the call has done.
+
+What does this mean for us?
+---------------------------
+*   The id is kept where io_setup writes it, and forgotten the moment that io_destroy has returned:
+    `close()` that was interrupted may be repeated, and destroys nobody else's context.
+*   Whoever does not know what is under way starts anew: after that nothing is.
 """
 
 from __future__ import annotations
@@ -83,22 +92,39 @@ class Context:
         self.taken = 0
         #: Whether this is a forked child's copy, which can do nothing but close().
         self.foreign = False
-        handle = ctypes.c_ulong(0)
-        if _setup(self._numbers.setup, capacity, ctypes.addressof(handle)) == -1:
-            number = ctypes.get_errno()
-            reason = _REFUSALS.get(number, os.strerror(number))
-            raise OSError(number, f"io_setup({capacity}): {reason}")
         self.capacity = capacity
-        self._id = handle.value
         #: Where completions are read without a call; None where they are not, and why.
         self.ring: Ring | None = None
         self.unmapped = "" if mapped else "it was not asked for"
-        if mapped:
+        self._mapped = mapped
+        self._handle, self._id = ctypes.c_ulong(0), 0
+        _contexts.add(self)
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def start_anew(self) -> None:
+        """Wait for whatever is under way, forget what has completed, and go on with neither.
+
+        Raises OSError where the kernel refuses another context: this one is closed then, and may
+        be asked again.
+        """
+        self.close()
+        self._set_up()
+
+    def _set_up(self) -> None:
+        if _setup(self._numbers.setup, self.capacity, ctypes.addressof(self._handle)) == -1:
+            number = ctypes.get_errno()
+            reason = _REFUSALS.get(number, os.strerror(number))
+            raise OSError(number, f"io_setup({self.capacity}): {reason}")
+        self._id = self._handle.value
+        if self._mapped:
             try:
                 self.ring = Ring(self._id)
             except OSError as error:
-                self.unmapped = error.strerror or str(error)
-        _contexts.add(self)
+                self.ring, self.unmapped = None, error.strerror or str(error)
 
     def submit(self, addresses: int, count: int) -> int:
         """Start operations: `addresses` points to `count` addresses of iocbs.  Return how many.
@@ -204,11 +230,20 @@ class Context:
 
     def close(self) -> None:
         """Destroy the context.  In a forked child it does nothing: there is none."""
-        handle, self._id = self._id, 0
         if self.ring is not None and not self.foreign:
             self.ring.forget("this AIO context is closed")
-        if handle and os.getpid() == self._pid:
-            check(_destroy(self._numbers.destroy, handle), "io_destroy")
+        if self._handle.value and os.getpid() == self._pid:
+            try:  # no signal handler runs in here before the call
+                result = _destroy(self._numbers.destroy, self._handle)
+            finally:
+                self._handle.value = self._id = 0
+            check(result, "io_destroy")
+        self._handle.value = self._id = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be under way any more, here."""
+        return not self._handle.value
 
     def leave(self) -> None:
         """For the hook of fork(2): this is the child's copy."""

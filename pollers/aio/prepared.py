@@ -1,4 +1,4 @@
-"""Control blocks that are filled before there is room for their reads, for pollers.aio.bulk.
+"""Control blocks that are filled before there is room for their reads, for pollers.aio.flight.
 
 Facts
 -----
@@ -85,9 +85,9 @@ class Prepared:
         self.index[:] = GIVEN_UP
 
     @property
-    def unasked(self) -> int:
-        """Reads of the plan that were not submitted."""
-        return len(self._plan_starts) - self.next
+    def planned(self) -> int:
+        """How many reads the plan has, submitted or not."""
+        return len(self._plan_starts)
 
     @property
     def address(self) -> int:
@@ -128,14 +128,13 @@ class Prepared:
         self.filled -= count
         self.next += count
 
-    def take_back(self, count: int) -> None:
-        """The last `count` of what has gone has not: nothing else has happened since."""
-        first = self.at - count
-        rows = (self._to_submit[first : self.at] - self._addresses[0]) // IOCB.itemsize
-        self.idle = np.concatenate((rows.astype(np.int64), self.idle))
-        self.at = first
-        self.filled += count
-        self.next -= count
+    def restore(self, rows: Integers, following: int) -> None:
+        """Fill `rows` alone, with what they were filled with last; then comes read `following`."""
+        filled = len(rows)
+        others = np.delete(np.arange(len(self.index)), rows)
+        self.idle = np.concatenate((rows, others))
+        self._to_submit[:filled] = self._addresses[rows]
+        self.at, self.filled, self.next = 0, filled, following - filled
 
     def free(self, rows: Integers) -> None:
         """`rows` have no read any more, and may have another."""

@@ -83,11 +83,11 @@ def test_any_offsets_and_any_count(
 def test_depth_reads_are_under_way_while_the_caller_looks(file: DirectFile, depth: int) -> None:
     with BulkReader(depth, 4096) as reader:
         for batch in reader.read_many(file, np.zeros(100, np.int64)):
-            assert reader._in_flight <= depth
+            assert reader._flight.in_flight <= depth
             assert len(batch.slots) <= depth
             left = 100 - 1 - int(batch.indices.max())
             if left > 2 * depth:
-                assert reader._in_flight == depth
+                assert reader._flight.in_flight == depth
 
 
 def test_rows_are_read_only_and_stay_until_the_next_step(file: DirectFile, content: bytes) -> None:
@@ -193,15 +193,15 @@ def test_a_file_that_is_closed_costs_no_row_and_no_read(plain: Path, content: by
             assert set(told) == {4096}
             assert len(told) >= 2
             reader.give_up()
-            while reader._in_flight:
+            while reader._flight.in_flight:
                 reader.step()
-            assert len(reader._prepared.idle) == 4
+            assert len(reader._flight.prepared.idle) == 4
 
 
 def test_the_kernel_has_no_room_for_all(file: DirectFile, content: bytes) -> None:
     with BulkReader(2000, 512) as reader:
         reader._context.close()
-        reader._context = Context(1)
+        reader._context = reader._flight.context = Context(1)
         offsets = [key * 512 for key in range(2040)] * 2
         expected = [content[offset : offset + 512] for offset in offsets]
         assert read_all(reader, file, offsets, 512) == expected
@@ -211,7 +211,7 @@ def test_the_kernel_has_no_room_for_all(file: DirectFile, content: bytes) -> Non
 def test_with_and_without_the_ring(file: DirectFile, content: bytes, mapped: bool) -> None:
     with BulkReader(16, 4096) as reader:
         reader._context.close()
-        reader._context = Context(16, mapped=mapped)
+        reader._context = reader._flight.context = Context(16, mapped=mapped)
         offsets = list(range(0, MIB, 4096))
         expected = [content[offset : offset + 4096] for offset in offsets]
         assert read_all(reader, file, offsets, 4096) == expected

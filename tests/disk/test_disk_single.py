@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import pytest
 from diskreads import MIB, opened, rings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interruptions import Interrupted, interrupted_after
 
 from pollers.aio.bulk import BulkReader
 from pollers.aio.context import Context
@@ -42,7 +40,7 @@ def test_what_pread_reads_is_read_in_order(
     total = 0
     with BulkReader(depth, 10_000) as reader:
         reader._context.close()
-        reader._context = Context(depth, mapped=mapped)
+        reader._context = reader._flight.context = Context(depth, mapped=mapped)
         for offsets in (aligned, anywhere, []):
             expected = [content[offset : offset + count] for offset in offsets]
             assert read_each(reader, file, offsets, count) == expected
@@ -158,7 +156,7 @@ def test_a_forked_child_is_told_and_takes_nothing(
 ) -> None:
     with BulkReader(1, 4096) as reader:
         reader._context.close()
-        reader._context = Context(1, mapped=mapped)
+        reader._context = reader._flight.context = Context(1, mapped=mapped)
         reads = reader.read_each(file, [0, 4096])
         next(reads)
         pid = os.fork()
@@ -175,24 +173,6 @@ def test_a_forked_child_is_told_and_takes_nothing(
         assert next(reads) == content[4096:8192]
 
 
-class _Interrupted(Exception):
-    pass
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interrupted
-
-
-@pytest.fixture
-def _interrupts() -> Generator[None, None, None]:
-    """A timer's signals that raise, wherever they come."""
-    before = signal.signal(signal.SIGALRM, _interrupt)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.usefixtures("_interrupts")
 @pytest.mark.parametrize("mapped", [True, False])
 def test_signal_handlers_that_raise_anywhere_hang_and_mix_up_nothing(
     file: DirectFile, content: bytes, mapped: bool
@@ -202,15 +182,15 @@ def test_signal_handlers_that_raise_anywhere_hang_and_mix_up_nothing(
     ended = 0
     with BulkReader(1, 4096) as reader:
         reader._context.close()
-        reader._context = Context(1, mapped=mapped)
+        reader._context = reader._flight.context = Context(1, mapped=mapped)
         for turn in range(60):
             reads = reader.read_each(file, offsets * 100)
             next(reads)
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0005 + turn * 0.00001)
-                for _answer in reads:
-                    pass
-            except _Interrupted:
+                with interrupted_after(0.0005 + turn * 0.00001):
+                    for _answer in reads:
+                        pass
+            except Interrupted:
                 ended += 1
             reads.close()
             assert read_each(reader, file, offsets[:3]) == expected
