@@ -15,7 +15,7 @@ pollers.watch DIR` prints changes as they come.
 from __future__ import annotations
 
 from pollers.registry import Unavailable
-from pollers.watch.base import AnyPath, Capability, Change, Counters, Kind, Watcher
+from pollers.watch.base import AnyPath, Capability, Change, Counters, Kind, Price, Watcher
 from pollers.watch.debounce import Debounced
 from pollers.watch.iterate import changes_asyncio, changes_trio
 from pollers.watch.registry import (
@@ -36,6 +36,7 @@ __all__ = [
     "Counters",
     "Debounced",
     "Kind",
+    "Price",
     "Unavailable",
     "UnknownWatcher",
     "Watcher",

@@ -34,7 +34,9 @@ Contract
     FileExistsError for a path that was added already, FileNotFoundError, NotADirectoryError,
     PermissionError, and another OSError with what to do about it where a limit is reached; then it
     has changed nothing.  A directory below that may not be read or searched is left out, and
-    counted (`counters.unreadable`), until it may be.
+    counted (`counters.unreadable`), until it may be.  So is one behind which a file system is
+    dead, damaged or out of reach (`tree.UNREADABLE`), until a look finds it well: that it is
+    need not be told.
 8.  *One inode, several paths.*  Where two added paths lead to the same directory (a link, a bind
     mount, one added below another) a change is told once for every path that it has: none
     twice by the same path.
@@ -50,7 +52,8 @@ Contract
     readable.
     Where a limit keeps a new directory from being watched it raises OSError, once, with what to
     do; the changes that it had are left for the next call.  What cannot be looked at for want of
-    fds is raised too, and tried again a second later until it can be: nothing of it is lost.
+    fds is raised too.  Both are tried again a second later, until it can be: then it is told what
+    is there, and nothing of it is lost.
 13. One thread, in the process that made the watcher.  `close()` may be repeated; everything else
     on a closed watcher raises ValueError.  File descriptors are close-on-exec.
 
@@ -71,6 +74,7 @@ from __future__ import annotations
 
 import enum
 import os
+from abc import ABC
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
@@ -133,6 +137,15 @@ class Capability(enum.Flag):
     """It can fall behind and lose changes, which it then says (see OVERFLOW)."""
 
 
+class Price(NamedTuple):
+    """What is held of the descriptors that the process may have, beside a few of the watcher's."""
+
+    root: int = 0
+    """By each path that was added."""
+    watch: int = 0
+    """By each of `Counters.watches`."""
+
+
 @dataclass(slots=True)
 class Counters:
     """What a watcher did since it was made, and what it holds."""
@@ -163,6 +176,7 @@ class Watcher(Protocol):
     #: True where the facility is imitated by a library over another one.
     emulated: bool
     capabilities: Capability
+    price: Price
     counters: Counters
 
     def add(self, path: AnyPath, recursive: bool = False) -> None:
@@ -185,12 +199,13 @@ class Watcher(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class Adapter:
+class Adapter(ABC):
     """What every adapter shares: counters, the context manager, and saying that it is closed."""
 
     name: str
     emulated = False
     capabilities = Capability.NONE
+    price = Price()
 
     def __init__(self) -> None:
         self.counters = Counters()

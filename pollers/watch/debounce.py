@@ -82,6 +82,7 @@ class Debounced:
         self.name = watcher.name
         self.emulated = watcher.emulated
         self.capabilities = watcher.capabilities
+        self.price = watcher.price
         self.counters = watcher.counters
         with contextlib.ExitStack() as undo:
             self._timer = Timer()

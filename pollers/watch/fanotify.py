@@ -48,7 +48,7 @@ from pollers.fanotify import (
     handle_of,
     open_by_handle,
 )
-from pollers.watch.base import Capability, Change, split
+from pollers.watch.base import Capability, Change, Price, split
 from pollers.watch.hints import ALTERED, CAME, IS_DIRECTORY, WENT, WRITTEN
 from pollers.watch.known import KnownTrees
 from pollers.watch.roots import Root, open_path
@@ -96,6 +96,7 @@ class FanotifyWatcher(KnownTrees):
     capabilities = (
         Capability.NAMES | Capability.PROMPT | Capability.CLOSE_WRITE | Capability.OVERFLOW
     )
+    price = Price(root=1)
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import abstractmethod
 from typing import Final
 
 from pollers.watch.base import AnyPath, Change, Kind, as_path, lies_in, split
@@ -19,27 +20,28 @@ from pollers.watch.roots import Root, make_root
 from pollers.watch.tree import open_root
 from pollers.watch.waiting import AnyOf, Timer
 
-#: Seconds until a look that failed for want of descriptors is tried again.
+#: Seconds until what could not be looked at, or entered, is tried again.
 AGAIN: Final = 1.0
 
 
 class KnownTrees(Looking):
     """All of a watcher but its facility.
 
-    An adapter gives what Looking asks for and `_drop`; it fills what `_hint` gives and calls
-    `_take`.
+    An adapter fills what `_hint` gives and calls `_take`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._roots: dict[bytes, Root] = {}
         self._hints: dict[Root, Hints] = {}
+        #: Roots with directories that could not be entered, and when that is tried again.
+        self._short: dict[Root, float] = {}
         self._told: list[Change] = []
         self._timer_set = False
 
+    @abstractmethod
     def _drop(self, root: Root) -> None:
         """Leave everything that was entered for `root`."""
-        raise NotImplementedError
 
     # -- the contract
 
@@ -86,6 +88,7 @@ class KnownTrees(Looking):
         self.counters.watches = 0
         self._roots.clear()
         self._hints.clear()
+        self._short.clear()
         self._told.clear()
         self._any.close()
         self._timer.close()
@@ -114,8 +117,10 @@ class KnownTrees(Looking):
         Raises the OSError that kept something from being looked at or entered, once; the changes
         then are left for the next call.
         """
-        hints, self._hints = self._hints, {}
         now = time.monotonic()
+        for root in [root for root, again_at in self._short.items() if again_at <= now]:
+            self._hint(root)
+        hints, self._hints = self._hints, {}
         # What another root tells of too is told by that one.
         covered = {root for root in hints if self._is_covered(root)}
         #: Roots that are there no more, of which others tell by name.
@@ -129,9 +134,13 @@ class KnownTrees(Looking):
             try:
                 found = None if where.ended else self._look_from(root, where)
             except OSError as error:
-                self._refusal = error
+                if not isinstance(error, PermissionError):
+                    self._refusal = error
+                elif not where.whole:
+                    self._unreadable(root.path)
                 where.whole, where.again_at = True, now + AGAIN
                 self._hints[root] = where
+                self._short.pop(root, None)
                 continue
             if found is None:
                 named = self._is_named(root)
@@ -141,6 +150,10 @@ class KnownTrees(Looking):
                     self._end([root])
                     ended += [root] if named else []
                 continue
+            if root.missed:
+                self._short[root] = now + AGAIN
+            else:
+                self._short.pop(root, None)
             if where.lost:
                 found.insert(0, Change(Kind.OVERFLOW, root.path, None, True))
             if root not in covered:
@@ -161,9 +174,9 @@ class KnownTrees(Looking):
     def _set_timer(self, now: float) -> None:
         """Have the fd readable when what is left can be told, or looked at again."""
         left = self._refusal is not None and self._told
-        if left or self._hints:
-            again_at = min((hints.again_at for hints in self._hints.values()), default=now)
-            self._timer.set(0.0 if left else again_at - now)
+        if left or self._hints or self._short:
+            times = [*(hints.again_at for hints in self._hints.values()), *self._short.values()]
+            self._timer.set(0.0 if left else min(times) - now)
             self._timer_set = True
         elif self._timer_set:
             self._timer.clear()
@@ -198,6 +211,7 @@ class KnownTrees(Looking):
         for root in roots:
             del self._roots[root.path]
             self._hints.pop(root, None)
+            self._short.pop(root, None)
             self._forget(root)
 
     def _forget(self, root: Root) -> None:

@@ -15,6 +15,7 @@ What follows from looking
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,6 +24,7 @@ from pollers.watch.hints import ALTERED, CAME, WENT, Hints, changes
 from pollers.watch.roots import Root, identity, open_known
 from pollers.watch.tree import (
     OPEN,
+    UNREADABLE,
     VANISHED,
     Snapshot,
     Status,
@@ -47,10 +49,7 @@ class Look:
 
 
 class Looking(Adapter):
-    """How a tree is looked at.
-
-    An adapter gives `_enter` and `_leave`, perhaps `_left`, `_status` and `_statuses`.
-    """
+    """How a tree is looked at.  An adapter may also give `_left`, `_status` and `_statuses`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,37 +58,36 @@ class Looking(Adapter):
 
     # -- for the adapter to give
 
+    @abstractmethod
     def _enter(self, root: Root, path: bytes, fd: int) -> None:
         """Have the open directory reported as `path` from now on.  Raises OSError at a limit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _leave(self, root: Root, path: bytes) -> None:
         """A directory is no longer at `path`; it may have been entered by another one."""
-        raise NotImplementedError
 
     def _left(self, root: Root, old: Snapshot[Status], new: Snapshot[Status]) -> None:
         """Names that are not in `new` any more are of no interest."""
 
     def _statuses(self, root: Root, path: bytes, fd: int) -> dict[bytes, Status]:
         """All names in the open directory."""
-        return list_statuses(fd)
+        return list_statuses(partial(self._shut, root), path, fd)
 
     def _status(self, root: Root, path: bytes, fd: int, name: bytes) -> Status | None:
         """One name in the open directory; None where it is not there, or may not be looked at."""
         try:
             return Status.of(os.stat(name, dir_fd=fd, follow_symlinks=False))
-        except (FileNotFoundError, PermissionError):
+        except OSError as error:
+            if error.errno not in UNREADABLE | VANISHED:
+                raise
             return None
 
     # -- looking
 
     def _look_from(self, root: Root, hints: Hints) -> list[Change] | None:
-        """Look from where a root is; None where it is there no more."""
+        """Look from where a root is; None where it is there no more.  Raises OSError."""
         try:
             fd = os.open(root.name, OPEN, dir_fd=root.parent)
-        except PermissionError:
-            self._unreadable(root.path)
-            return []
         except OSError as error:
             if error.errno not in VANISHED:
                 raise explained(error, root.path) from None
@@ -181,6 +179,10 @@ class Looking(Adapter):
                 look.old.update((below, known[below].copy()) for below in subtree(known, path))
             if child is not None:
                 look.new.update(self._walk(look.root, path, child))
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            self._shut(look.root, path)
         finally:
             if child is not None:
                 os.close(child)
@@ -190,14 +192,14 @@ class Looking(Adapter):
 
         Raises OSError, where `strict` also for what cannot be entered.
         """
-        at = path
+        entered: list[bytes] = []
 
         def enter(path: bytes, fd: int) -> bool:
-            nonlocal at
-            at = path
             try:
                 self._enter(root, path, fd)
             except OSError as error:
+                if error.errno in UNREADABLE:
+                    raise
                 if error.errno in VANISHED and path != root.path:
                     return False
                 if strict:
@@ -207,12 +209,18 @@ class Looking(Adapter):
                     self._refusal = error
                 return False
             self.counters.rescans += not strict
+            entered.append(path)
             return True
 
-        def lister(fd: int) -> dict[bytes, Status]:
-            return self._statuses(root, at, fd)
-
-        return walk(fd, path, lister, enter, partial(self._shut, root), root.recursive)
+        lister, shut = partial(self._statuses, root), partial(self._shut, root)
+        found: Snapshot[Status] = {}
+        try:
+            found = walk(fd, path, lister, enter, shut, root.recursive)
+        finally:
+            for path in entered:
+                if path not in found and path not in root.known:  # it could not be listed
+                    self._leave(root, path)
+        return found
 
     def _shut(self, root: Root, path: bytes) -> None:
         """A directory below may not be read."""

@@ -15,10 +15,11 @@ How it stays correct
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Hashable
 
-from pollers.watch.base import Adapter, AnyPath, Change, as_path, join, lies_in, split
-from pollers.watch.tree import FULL, Name, list_names, open_below, open_root, walk
+from pollers.watch.base import Adapter, AnyPath, Change, as_path, join, split
+from pollers.watch.tree import FULL, UNREADABLE, Name, list_names, open_below, open_root, walk
 
 
 class Place:
@@ -37,7 +38,7 @@ class Place:
 
 
 class PlaceWatcher(Adapter):
-    """The tables of what is watched.  An adapter gives `_mark` and `_unmark`."""
+    """The tables of what is watched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,13 +54,19 @@ class PlaceWatcher(Adapter):
 
     # -- for the adapter to give
 
+    @abstractmethod
     def _mark(self, fd: int, root: bool) -> Hashable:
         """Watch an open directory; its key, the same for the same inode.  Raises OSError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _unmark(self, key: Hashable) -> None:
         """End a watch, which may have ended by itself."""
-        raise NotImplementedError
+
+    # -- for who follows what is told
+
+    @abstractmethod
+    def _refuse(self, path: bytes, error: OSError) -> None:
+        """A directory below cannot be watched now, and has to be later."""
 
     # -- the contract
 
@@ -129,7 +136,7 @@ class PlaceWatcher(Adapter):
             try:
                 place = self._place(path, fd)
             except OSError as error:
-                if strict:
+                if strict or error.errno in UNREADABLE:
                     raise
                 self._refuse(path, error)
                 return False
@@ -145,15 +152,13 @@ class PlaceWatcher(Adapter):
                 self._leave(path)
             raise
         for directory in fresh:
-            self._places[directory].names = found[directory]
+            if directory in found:
+                self._places[directory].names = found[directory]
+            else:  # it turned out to be unreadable
+                self._leave(directory)
         for directory in found:
             self._places[directory].recursive |= recursive
         return len(fresh)
-
-    def _refuse(self, path: bytes, error: OSError) -> None:
-        """A directory cannot be watched, which `read()` will say."""
-        self._refusal = error
-        self._missed.add(path)
 
     def _place(self, path: bytes, fd: int) -> Place | None:
         """Watch an open directory; None where it was watched by this path already."""
@@ -255,12 +260,13 @@ class PlaceWatcher(Adapter):
 
     def _trim(self, path: bytes) -> None:
         """End the watches at and below `path` that nothing asks for."""
-        for below in [below for below in self._places if lies_in(below, path)]:
+        for below in self._below(path):
             if self._wants(below):
                 self._places[below].recursive = self._covered_from_above(below, itself=True)
             else:
                 self._leave(below)
-        self._missed = {missed for missed in self._missed if self._wants(missed)}
+        if self._missed:
+            self._missed = {missed for missed in self._missed if self._wants(missed)}
 
     def _wants(self, directory: bytes) -> bool:
         """Whether changes of the names in a directory are asked for."""
@@ -268,27 +274,28 @@ class PlaceWatcher(Adapter):
 
     def _wanted(self, path: bytes) -> bool:
         """Whether a change of `path` is asked for; what is above it may be gone."""
-        above = split(path)[0]
-        return any(
-            root in (path, above) or (recursive and lies_in(path, root))
-            for root, recursive in self._roots.items()
-        )
+        roots = self._roots
+        above, name = split(path)
+        if path in roots or above in roots:
+            return True
+        while name and above:
+            if roots.get(above):
+                return True
+            above, name = split(above)
+        return False
 
     def _covered_from_above(self, path: bytes, itself: bool = False) -> bool:
-        """Whether `path` is below one (or is one) that was added with all below it."""
-        return any(
-            recursive and (itself or path != root) and self._leads_to(root, path)
-            for root, recursive in self._roots.items()
-        )
+        """Whether `path` is below one (or is one) that was added with all below it.
 
-    def _leads_to(self, root: bytes, path: bytes) -> bool:
-        """Whether directories alone lead from `root` to `path`: below a link is another tree."""
-        if not lies_in(path, root):
-            return False
-        while path != root:
+        Directories alone lead there from it: below a link is another tree.
+        """
+        if itself and self._roots.get(path):
+            return True
+        while True:
             path, name = split(path)
             place = self._places.get(path)
             entry = place.names.get(name) if place is not None else None
             if entry is None or not entry.directory:
                 return False
-        return True
+            if self._roots.get(path):
+                return True

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Final
 
 from pollers.watch.base import (
@@ -163,7 +164,8 @@ class StatWatcher(Adapter):
         """What is there now.  Raises OSError where `path` is no directory that can be read."""
         fd = open_root(path)
         try:
-            found = walk(fd, path, list_statuses, _enter, self._unreadable, recursive)
+            lister = partial(list_statuses, self._unreadable)
+            found = walk(fd, path, lister, _enter, self._unreadable, recursive)
         finally:
             os.close(fd)
         self.counters.events += len(found)

@@ -1,4 +1,4 @@
-"""What watchers share that are told of names: recursion, new directories, renames, looking again.
+"""What watchers share that are told of names: recursion, new directories, renames.
 
 How it stays correct
 --------------------
@@ -10,52 +10,25 @@ How it stays correct
     the rename is told as DELETED and CREATED, and looked at anew.
 *   RENAME_EXCHANGE is told as two renames, of which the first seems to replace the other: the name
     that would be gone after the second is looked at.
-*   After an overflow everything unread is thrown away and the trees are looked at (`_lost`).  What
-    has a ctime since the last moment at which nothing was unread may have been written unseen.
+*   After an overflow everything unread is thrown away and the trees are looked at (`_lost`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import time
+from abc import abstractmethod
 from collections.abc import Hashable
-from typing import Final
 
-from pollers.watch.base import Change, Kind, join, lies_in, split
-from pollers.watch.difference import Since, diff
-from pollers.watch.places import Place, PlaceWatcher
-from pollers.watch.tree import (
-    DIRECTORY,
-    FILE,
-    FULL,
-    VANISHED,
-    Name,
-    list_statuses,
-    open_root,
-    walk,
-)
+from pollers.watch.again import LookingAgain, Moment
+from pollers.watch.base import Change, Kind, join, lies_in
+from pollers.watch.places import Place
+from pollers.watch.tree import DIRECTORY, FILE
 
-#: Seconds until what could not be looked at, for want of fds, is tried again.
-AGAIN: Final = 1.0
-#: Nanoseconds by which a file system's clock may be behind: the coarsest (FAT) counts in 2 s.
-GRAIN: Final = 2 * 10**9
+__all__ = ["Moment", "ToldWatcher"]
 
 
-class Moment:
-    """A time by the wall clock, whatever it is set to later."""
-
-    def __init__(self) -> None:
-        self._wall = time.time_ns()
-        self._ticks = time.monotonic_ns()
-
-    def earliest(self) -> int:
-        """What a ctime of then may be (ns since the epoch), by the clock of then or of now."""
-        by_now = time.time_ns() - (time.monotonic_ns() - self._ticks)
-        return min(self._wall, by_now) - GRAIN
-
-
-class ToldWatcher(PlaceWatcher):
+class ToldWatcher(LookingAgain):
     """The names, and what follows from what the kernel tells of them.
 
     An adapter gives `_mark`, `_unmark` and `_discard`, and calls the methods from `_created` to
@@ -64,18 +37,12 @@ class ToldWatcher(PlaceWatcher):
 
     def __init__(self) -> None:
         super().__init__()
-        #: When nothing was unread last.
-        self._drained = Moment()
         #: (source, path) of the last rename, if it replaced what was there.
         self._replaced: tuple[bytes, bytes] | None = None
-        #: What was added and could not be looked at, for want of fds, since when it has to be, and
-        #: from when on it is tried again (time.monotonic()).
-        self._again: dict[bytes, Moment] = {}
-        self._again_at = 0.0
 
+    @abstractmethod
     def _discard(self) -> None:
         """Throw away all that is queued now.  What is queued after the call may be kept."""
-        raise NotImplementedError
 
     def _created(self, place: Place, name: bytes, directory: bool) -> None:
         if name in place.names:  # a listing was faster, or another event is yet to come
@@ -85,14 +52,6 @@ class ToldWatcher(PlaceWatcher):
         self._tell(Change(Kind.CREATED, path, None, directory))
         if directory and place.recursive:
             self._discover(path)
-
-    def _deleted(self, place: Place, name: bytes) -> None:
-        known = place.names.pop(name, None)
-        if known is not None:
-            path = join(place.path, name)
-            self._tell(Change(Kind.DELETED, path, None, known.directory))
-            if known.directory:
-                self._drop(path)
 
     def _modified(self, place: Place, name: bytes) -> None:
         known = place.names.get(name)
@@ -158,20 +117,6 @@ class ToldWatcher(PlaceWatcher):
         if replaced == (path, was) and self._is_here(source):
             self._look(source, old)
 
-    def _ended(self, path: bytes) -> None:
-        """What was added is no longer there by this path."""
-        if path not in self._roots:
-            return
-        for root in [root for root in self._roots if lies_in(root, path)]:
-            del self._roots[root]
-        above, name = split(path)
-        parent = self._places.get(above)
-        if parent is None:
-            self._tell(Change(Kind.DELETED, path, None, True))
-        else:
-            self._deleted(parent, name)
-        self._trim(path)
-
     def _key_ended(self, key: Hashable) -> None:
         """The kernel ended a watch by itself: its inode is gone, or its file system."""
         for place in self._by_key.pop(key, ()):
@@ -193,50 +138,10 @@ class ToldWatcher(PlaceWatcher):
             self._tell(Change(Kind.OVERFLOW, root, None, True))
             self._look_again(root, recursive, since)
 
-    def _put_off(self, path: bytes, error: OSError, since: Moment) -> None:
-        """There are no fds to look at `path`: say so, and look at all that was added around it."""
-        self._refusal = error
-        self._again_at = time.monotonic() + AGAIN
-        for root in self._roots:
-            if lies_in(path, root):
-                self._again.setdefault(root, since)
-
-    def _retry(self) -> None:
-        """Look at what was put off, once a while."""
-        if not self._again or time.monotonic() < self._again_at:
-            return
-        again, self._again = self._again, {}
-        for root, since in again.items():
-            if root in self._roots:
-                self._look_again(root, self._roots[root], since)
-
     # -- what follows
-
-    def _discover(self, path: bytes) -> None:
-        """A new directory is there: watch it, and tell what is in it."""
-        self._missed.add(path)
-        try:
-            fd = self._open(path)
-            if fd is None:
-                return
-            self._missed.discard(path)
-            try:
-                self.counters.rescans += self._cover(path, fd, True, strict=False)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            self._refuse(path, error)
-            if error.errno in FULL:
-                self._put_off(path, error, self._drained)
-            return
-        for directory in self._below(path):
-            for name, entry in self._places[directory].names.items():
-                self._tell(Change(Kind.CREATED, join(directory, name), None, entry.directory))
 
     def _follow(self, was: bytes, path: bytes, recursive: bool) -> None:
         """A directory has another path now, and all below it."""
-        for root in [root for root in self._roots if lies_in(root, was)]:
-            del self._roots[root]
         if not recursive:
             self._drop(was)
             return
@@ -245,9 +150,13 @@ class ToldWatcher(PlaceWatcher):
             place.path = path + below[len(was) :]
             place.recursive = True
             self._places[place.path] = place
+        self._end_roots(was)
         for missed in [missed for missed in self._missed if lies_in(missed, was)]:
+            became = path + missed[len(was) :]
             self._missed.remove(missed)
-            self._missed.add(path + missed[len(was) :])
+            self._missed.add(became)
+            if missed in self._again:
+                self._again[became] = self._again.pop(missed)
         if path not in self._places:
             self._discover(path)
         for missed in [missed for missed in self._missed if lies_in(missed, path)]:
@@ -290,53 +199,3 @@ class ToldWatcher(PlaceWatcher):
         finally:
             os.close(fd)
         self._created(place, name, stat.S_ISDIR(found.st_mode))
-
-    def _drop(self, path: bytes) -> None:
-        """A directory is gone, and all below it."""
-        for below in self._below(path):
-            self._leave(below)
-        if self._missed:
-            self._missed = {missed for missed in self._missed if not lies_in(missed, path)}
-        for root in [root for root in self._roots if lies_in(root, path)]:
-            del self._roots[root]
-
-    def _look_again(self, top: bytes, recursive: bool, since: Moment) -> None:
-        """List a directory and what is below it, and tell how it differs from what was known."""
-        entered: dict[bytes, Place] = {}
-
-        def enter(path: bytes, fd: int) -> bool:
-            try:
-                entered[path] = self._place(path, fd) or self._places[path]
-            except OSError as error:
-                self._refuse(path, error)
-                return False
-            return True
-
-        try:
-            fd = open_root(top) if top in self._roots else self._open(top)
-            if fd is None:
-                return  # what became of it will be told
-            try:
-                new = walk(fd, top, list_statuses, enter, self._unreadable, recursive)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            if error.errno in VANISHED:
-                self._ended(top)
-            else:
-                self._put_off(top, error, since)
-            return
-        self.counters.rescans += len(new)
-        old = {path: self._places[path] for path in (self._below(top) if recursive else [top])}
-        names = {path: place.names for path, place in old.items()}
-        for change in diff(names, new, Since(since.earliest())):
-            self._tell(change)
-        for path in [path for path in entered if path not in new]:  # vanished in between
-            old.setdefault(path, entered.pop(path))
-        self._replace(old, entered)
-        for path, place in entered.items():
-            place.recursive |= recursive
-            place.names = {n: Name(e.identity, e.directory) for n, e in new[path].items()}
-        self._missed = {
-            path for path in self._missed if not lies_in(path, top) or path not in self._places
-        }

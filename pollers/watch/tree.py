@@ -29,6 +29,31 @@ OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.
 VANISHED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 #: Where there can be no more fds.
 FULL: Final = frozenset({errno.EMFILE, errno.ENFILE})
+#: What a directory has that is there and may not be read: by its mode, or because the file system
+#: behind it is damaged (EIO, EUCLEAN, EBADMSG, ENXIO), dead (a FUSE mount: ENOTCONN,
+#: ECONNABORTED), out of reach (a network's: ESTALE, ETIMEDOUT, EHOSTDOWN, EHOSTUNREACH), or asks
+#: for a key.  All else is ours to mend, and raised.
+UNREADABLE: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "EUCLEAN",
+        "EBADMSG",
+        "ENXIO",
+        "ENOTCONN",
+        "ECONNABORTED",
+        "ESTALE",
+        "ETIMEDOUT",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENOKEY",
+        "EKEYEXPIRED",
+        "EKEYREVOKED",
+    )
+    if hasattr(errno, name)
+)
 REMEDIES: Final = {
     errno.ENOTDIR: "watch the directory that it is in",
     errno.EMFILE: "a walk holds one fd a level; raise the limit: ulimit -n 20000",
@@ -94,7 +119,7 @@ Listing: TypeAlias = dict[bytes, E]
 Snapshot: TypeAlias = dict[bytes, dict[bytes, E]]
 
 
-def list_names(fd: int) -> dict[bytes, Name]:
+def list_names(path: bytes, fd: int) -> dict[bytes, Name]:
     """The names in an open directory, by readdir(3) alone.  Raises OSError."""
     fsencode = os.fsencode
     with os.scandir(fd) as found:
@@ -104,16 +129,28 @@ def list_names(fd: int) -> dict[bytes, Name]:
         }
 
 
-def list_statuses(fd: int) -> dict[bytes, Status]:
+def list_statuses(
+    unreadable: Callable[[bytes], None], path: bytes, fd: int
+) -> dict[bytes, Status]:
     """The names in an open directory, each with its lstat(2).  Raises OSError.
 
-    Names that may not be looked at are left out: another user's FUSE mount, even by root.
+    Names that may not be looked at are left out: a dead FUSE mount or, even by root, another
+    user's.  `unreadable(path)` is called of one that is a directory.
     """
     names = {}
     with os.scandir(fd) as found:
         for entry in found:
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                names[os.fsencode(entry.name)] = Status.of(entry.stat(follow_symlinks=False))
+            name = os.fsencode(entry.name)
+            try:
+                names[name] = Status.of(entry.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise
+                with contextlib.suppress(OSError):  # where the listing does not tell the type
+                    if entry.is_dir(follow_symlinks=False):
+                        unreadable(join(path, name))
     return names
 
 
@@ -128,21 +165,22 @@ def open_root(path: bytes) -> int:
 def walk(
     top: int,
     path: bytes,
-    lister: Callable[[int], dict[bytes, E]],
+    lister: Callable[[bytes, int], dict[bytes, E]],
     enter: Callable[[bytes, int], bool],
     unreadable: Callable[[bytes], None],
     recursive: bool = True,
 ) -> Snapshot[E]:
     """A snapshot of the tree below the open directory `top`, whose path is `path`.
 
-    `enter(path, fd)` is called of each directory before it is listed: what changes afterwards, it
-    can have reported.  Where it returns False the directory is left out.  `unreadable(path)` is
-    called of one that may not be read.  Raises OSError; what has vanished is left out.
+    `enter(path, fd)` is called of each directory before it is listed by `lister(path, fd)`: what
+    changes afterwards, it can have reported.  Where it returns False the directory is left out.
+    `unreadable(path)` is called of one below that is entered or not, and may not be read: it is
+    left out.  Raises OSError; what has vanished is left out.
     """
     found: Snapshot[E] = {}
     if not enter(path, top):
         return found
-    found[path] = _listed(lister, top, path)
+    found[path] = _listed(lister, path, top)
     if not recursive:
         return found
     #: The directories on the way down: path, fd, and the names that are still to be walked.
@@ -161,9 +199,14 @@ def walk(
             if child is None:
                 continue
             way.append((below, child, iter(())))
-            if enter(below, child):
-                found[below] = _listed(lister, child, below)
-                way[-1] = (below, child, _directories(found[below]))
+            try:
+                if enter(below, child):
+                    found[below] = _listed(lister, below, child)
+                    way[-1] = (below, child, _directories(found[below]))
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise
+                unreadable(below)
     finally:
         for _, fd, _ in way:
             if fd != top:
@@ -180,10 +223,10 @@ def open_below(
     """
     try:
         return _searchable(os.open(name, OPEN, dir_fd=fd))
-    except PermissionError:
-        unreadable(path)
     except OSError as error:
-        if error.errno not in VANISHED:
+        if error.errno in UNREADABLE:
+            unreadable(path)
+        elif error.errno not in VANISHED:
             raise explained(error, path) from None
     return None
 
@@ -198,9 +241,11 @@ def _searchable(fd: int) -> int:
     return fd
 
 
-def _listed(lister: Callable[[int], dict[bytes, E]], fd: int, path: bytes) -> dict[bytes, E]:
+def _listed(
+    lister: Callable[[bytes, int], dict[bytes, E]], path: bytes, fd: int
+) -> dict[bytes, E]:
     try:
-        return lister(fd)
+        return lister(path, fd)
     except OSError as error:
         raise explained(error, path) from None
 

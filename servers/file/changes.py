@@ -14,6 +14,10 @@ How it stays correct
     paths.  A link that was met is remembered, and all below it reported when its own name changes.
 *   After an overflow nothing is known: no watch is trusted, and EVERYTHING may have changed.  So
     it is where more has happened than one `read` takes: what is unread may be about any path.
+*   A watch may hold descriptors, which connections need more.  What these leave of the process's
+    limit (`spare`) is for watches; the last quarter of that is for names that come to directories
+    that are watched already, where each is a descriptor.  Where even that is not enough, all
+    watches end, and directories are covered anew as they are asked for.
 *   An event is queued before the call that caused it returns.  Who calls `read` before a request
     that has just arrived is answered never answers with what was replaced before it was sent.
     The order of a poll()'s events is no substitute: epoll may return the connection first.
@@ -28,11 +32,14 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import resource
+import sys
 from collections.abc import Collection, Container, Iterator
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
 from pollers.beneath import LOOK, open_beneath
+from pollers.limits import CONNECTIONS, OTHER_FDS
 from servers.file.root import Root
 from servers.file.sources import InotifySource, Source
 from servers.http.negotiate import ENCODINGS
@@ -40,6 +47,8 @@ from servers.lifecycle import log
 
 #: The most directories that are watched; each pins some 1 KiB in the kernel.
 WATCHES: Final = 4096
+#: What watches may hold of a limit that is too low for all connections: one in so many.
+SHARE: Final = 8
 #: What a source says where it can watch no more.
 EXHAUSTED: Final = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE})
 
@@ -67,13 +76,23 @@ Reported: TypeAlias = set[Change] | Literal[Everything.EVERYTHING]
 class Changes:
     """Watches the directories of a root that are asked for.
 
-    `source`, inotify by default, is closed with it.  Raises OSError, with the reason and what to
-    do, where not even the root can be watched.
+    `source`, inotify by default, is closed with it.  `needed`: how many descriptors connections
+    and files need.  Raises OSError, with the reason and what to do, where not even the root can be
+    watched.
     """
 
-    def __init__(self, root: Root, limit: int = WATCHES, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        root: Root,
+        limit: int = WATCHES,
+        source: Source | None = None,
+        needed: int = CONNECTIONS,
+    ) -> None:
         self._root = root
         self._limit = limit
+        #: How many descriptors watches may hold.
+        self._spare = spare(needed)
+        self._remedy = f"raise the limit: ulimit -n {needed + OTHER_FDS + WATCHES * 4 // 3}"
         #: Watched directories.  Where one is, all above it are.
         self._watched: set[bytes] = set()
         #: Links met in watched directories.
@@ -141,6 +160,8 @@ class Changes:
                 paths.add(path.rpartition(b".")[0])
             if is_directory or path in self._links:
                 trees.add(path)
+        if news and self._source.holds() > self._spare:
+            trees.add(b"")
         if trees:
             self._uncover(trees)
             if b"" in trees:
@@ -174,9 +195,17 @@ class Changes:
         self.close()
 
     def _watch(self, path: bytes) -> None:
-        """Watch one directory.  Raises OSError; ELOOP for a link."""
+        """Watch one directory.  Raises OSError; ELOOP for a link, EMFILE beyond what is spare."""
         fd = open_beneath(self._root.fd, path, LOOK | os.O_DIRECTORY, links=False)
         try:
+            held = self._source.holds()
+            left = self._spare * 3 // 4 - held
+            if (taken := self._source.takes(fd, left)) and taken > left:
+                raise OSError(
+                    errno.EMFILE,
+                    f"{self.name} holds {held} descriptors, and connections may need the others; "
+                    f"{self._remedy}",
+                )
             self._source.watch(path, fd)
         finally:
             os.close(fd)
@@ -200,6 +229,17 @@ class Changes:
                 f"{reason}; files elsewhere below the root are looked at once a second "
                 "instead of being watched"
             )
+
+
+def spare(needed: int) -> int:
+    """How many descriptors watches may hold: what `needed` leave of this process's limit.
+
+    Where that is little it is one in SHARE, so that a small site is watched whatever the limit.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(limit - needed - OTHER_FDS, limit // SHARE)
 
 
 def affected(reported: set[Change], paths: Collection[bytes]) -> list[bytes]:

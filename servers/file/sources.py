@@ -12,12 +12,16 @@ Two sources
     be renamed; where there is no /proc it is the path that was given.  A directory that was
     swapped for a link, between the look that found none and the watch, is told by the watch above.
 *   What a watcher cannot look at, for want of fds, it raises.  Then everything may have changed.
+*   A watcher may hold descriptors (`watcher.price`): fanotify's one for each directory, a kqueue
+    two, and one for each name in it, which it takes as names come.  inotify's hold none.
 *   Only a watcher that is PROMPT lets nobody be answered with what was replaced before he asked.
     One that looks now and then (stat) tells within its period.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import select
 from typing import Final, NamedTuple, Protocol
 
@@ -80,6 +84,12 @@ class Source(Protocol):
     def unwatch(self, path: bytes) -> None:
         """End that.  What has ended by itself is no error."""
 
+    def holds(self) -> int:
+        """How many descriptors the watches hold."""
+
+    def takes(self, fd: int, most: int) -> int:
+        """How many a watch of the open directory would hold; beyond `most` it is not counted."""
+
     def read(self) -> list[News] | None:
         """What has happened; it does not wait.  None: more than can be told."""
 
@@ -114,6 +124,12 @@ class InotifySource:
             del self._paths[wd]
             self._inotify.remove(wd)
 
+    def holds(self) -> int:
+        return 0
+
+    def takes(self, fd: int, most: int) -> int:
+        return 0
+
     def read(self) -> list[News] | None:
         events = self._inotify.read()
         if self._inotify.behind or any(event.mask & IN_Q_OVERFLOW for event in events):
@@ -141,18 +157,32 @@ class WatcherSource:
         self._watcher = watch.create(name, period=PERIOD, pairing=0)
         self.name = self._watcher.name
         self._prefix = len(join(self._top, b""))
+        #: How many directories are watched, some of which may have ended by themselves.
+        self._added = 0
         self._fd = self._watcher.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, POLLIN)
 
     def watch(self, path: bytes, fd: int) -> None:
         self._watcher.add(self._full(path))
+        self._added += 1
 
     def unwatch(self, path: bytes) -> None:
+        self._added -= 1
         try:
             self._watcher.remove(self._full(path))
         except FileNotFoundError:
             return  # deleted or moved away, which ended it
+
+    def holds(self) -> int:
+        root, watch = self._watcher.price
+        return root * self._added + watch * self._watcher.counters.watches
+
+    def takes(self, fd: int, most: int) -> int:
+        root, watch = self._watcher.price
+        if not watch or root + watch > most:
+            return root + watch
+        return root + watch * (1 + _names(fd, most))
 
     def read(self) -> list[News] | None:
         told: list[watch.Change] = []
@@ -189,6 +219,16 @@ class WatcherSource:
             return News(b"", b"", True)
         directory, name = split(path[self._prefix :])
         return News(directory, name, is_directory)
+
+
+def _names(fd: int, most: int) -> int:
+    """How many names are in an open directory; one more than `most` stands for all beyond."""
+    readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        with os.scandir(readable) as names:
+            return sum(1 for _ in itertools.islice(names, most + 1))
+    finally:
+        os.close(readable)
 
 
 def open_source(name: str, root: Root) -> Source:

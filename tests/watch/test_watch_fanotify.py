@@ -1,14 +1,11 @@
 """What only the fanotify watcher has to get right: merged events, handles, marks.
 
-Its facts are in tests/test_fanotify_facts.py, the contract in test_watch_contract.py.
+Its facts are in tests/test_fanotify_facts.py, the contract in test_watch_contract_*.py.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,51 +285,3 @@ def test_without_fan_rename_what_is_told_is_right(
     copy.apply(settle(old_watcher, tree))
     assert copy.names == names(tree)
     assert copy.stale() == set()
-
-
-# Limits.
-
-#: In a user namespace of its own a process has limits of its own.
-FEW = """
-import ctypes, os, select, sys
-from pollers.watch.fanotify import FanotifyWatcher
-CLONE_NEWUSER = 0x10000000
-if ctypes.CDLL(None).unshare(CLONE_NEWUSER):
-    sys.exit("unshare")
-try:
-    with open("/proc/sys/user/max_fanotify_marks", "w") as limit:
-        limit.write("4")
-except OSError:
-    sys.exit("unshare")
-os.makedirs("many/a/b/c/d/e")
-os.makedirs("few/a")
-with FanotifyWatcher() as watcher:
-    try:
-        watcher.add("many", recursive=True)
-    except OSError as error:
-        print(error.errno, error)
-    print(watcher.counters.watches)
-    watcher.add("few", recursive=True)
-    os.makedirs("few/a/b/c/d")
-    try:
-        watcher.read()
-    except OSError as error:
-        print(error.errno, error)
-    print(select.select([watcher], [], [], 5)[0] == [watcher])
-    print([os.fsdecode(change.path) for change in watcher.read()])
-"""
-
-
-def test_at_the_limit_it_says_what_to_raise_and_goes_on(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FEW], cwd=tmp_path, capture_output=True, text=True, timeout=30
-    )
-    if done.stderr == "unshare\n":
-        pytest.skip("this system lets no process make a user namespace with limits of its own")
-    refused, left, again, fd, told = done.stdout.splitlines()
-    assert refused.startswith(f"{errno.ENOSPC} ")
-    assert "sysctl -w fs.fanotify.max_user_marks=" in refused
-    assert left == "0"
-    assert again.startswith(f"{errno.ENOSPC} ")
-    assert fd == "True"
-    assert told.startswith("['few/a/b'")

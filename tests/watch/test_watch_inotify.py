@@ -130,6 +130,91 @@ print(("created", "./c/file", False) in told(watcher))
     assert later == "True"
 
 
+#: A directory that there was no watch for, in which a file is made unseen.
+SHORT = """
+from pollers.watch import again
+unshare(NEWUSER)
+limit("watches", 3)
+watcher = InotifyWatcher()
+watcher.add("tree", recursive=True)
+watcher.add("other", recursive=True)
+os.mkdir("tree/a")
+os.mkdir("tree/b")
+os.mkdir("tree/b/below")
+"""
+
+
+def test_a_directory_beyond_the_limit_is_tried_again_by_itself(tmp_path: Path) -> None:
+    """It is said once, however often it is refused, and one is tried for all."""
+    for name in "tree", "other":
+        (tmp_path / name).mkdir()
+    said, tries, watched, last = run(
+        SHORT
+        + """
+again.AGAIN = 0.01
+raised, tried = [], []
+mark = watcher._mark
+watcher._mark = lambda fd, root: tried.append(fd) or mark(fd, root)
+def read_until(enough):
+    changes, deadline = [], time.monotonic() + 15
+    while not enough(changes):
+        if time.monotonic() > deadline:
+            sys.exit(f"never: {changes}")
+        if select.select([watcher], [], [], 1)[0]:
+            try:
+                changes += watcher.read()
+            except OSError as error:
+                raised.append(error.errno)
+                tried.clear()
+    return changes
+limit("watches", 2)
+os.mkdir("tree/c")
+read_until(lambda _: len(tried) >= 10)
+print(raised)
+print(len(tried))
+open("tree/c/unseen", "w").close()
+limit("watches", 100)
+told_now = [c.path for c in read_until(lambda told: any(b"unseen" in c.path for c in told))]
+print(len(raised), watcher.counters.watches, watcher._again == {} and not watcher._missed)
+open("tree/b/below/file", "w").close()
+read_until(lambda told: b"tree/b/below/file" in [c.path for c in told])
+print("told")
+""",
+        tmp_path,
+    )
+    assert said == "[28]"
+    assert tries == "10"
+    assert watched == "1 6 True"
+    assert last == "told"
+
+
+def test_a_watch_that_was_given_back_is_used_at_once(tmp_path: Path) -> None:
+    for name in "tree", "other":
+        (tmp_path / name).mkdir()
+    [line] = run(
+        SHORT
+        + """
+again.AGAIN = 1000
+def read():
+    try:
+        return watcher.read()
+    except OSError as error:
+        return [error.errno]
+print(read(), end="; ")
+print(sorted(c.path for c in read()), end="; ")
+open("tree/b/file", "w").close()
+print(read(), end="; ")
+watcher.remove("other")
+os.rmdir("tree/a")
+print(sorted(c.path for c in read()))
+""",
+        tmp_path,
+    )
+    assert line == (
+        "[28]; [b'tree/a', b'tree/b']; []; [b'tree/a', b'tree/b/below', b'tree/b/file']"
+    )
+
+
 def test_a_file_system_that_is_unmounted_is_gone(tmp_path: Path) -> None:
     """That of what was added; below it, what the mount had hidden is there again."""
     (tmp_path / "tree" / "below").mkdir(parents=True)

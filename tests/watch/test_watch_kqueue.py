@@ -1,6 +1,6 @@
 """The kqueue watcher: what vnode notes mean, and its logic over a model of FreeBSD's.
 
-The contract runs over the real one where there is one (test_watch_contract.py).
+The contract runs over the real one where there is one (test_watch_contract_*.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from watching import Copy, names, settle
 from pollers import inotify
 from pollers.watch.base import Capability, Change, Kind
 from pollers.watch.hints import ALTERED, WRITTEN
-from pollers.watch.kqueue import FLAGS, KqueueWatcher
+from pollers.watch.knotes import FLAGS
+from pollers.watch.kqueue import KqueueWatcher
 from pollers.watch.vnodes import (
     COMMON,
     DIALECTS,
@@ -113,7 +114,7 @@ model = pytest.mark.skipif(inotify._init1 is None, reason="the model needs inoti
 @pytest.fixture
 def watcher() -> Iterator[KqueueWatcher]:
     with KqueueWatcher(open_model) as watcher:
-        watcher._dialect = FREEBSD
+        watcher._knotes.dialect = FREEBSD
         yield watcher
 
 
@@ -164,7 +165,7 @@ def test_links_and_devices_are_names_only(watcher: KqueueWatcher, tree: Path) ->
 @model
 def test_a_fifo_is_not_opened_where_that_would_be_seen(watcher: KqueueWatcher, tree: Path) -> None:
     os.mkfifo(tree / "fifo")
-    watcher._flags = FLAGS[-1]
+    watcher._knotes.flags = FLAGS[-1]
     watcher.add(tree)
     assert watcher.counters.watches == 1
     with pytest.raises(OSError, match="No such device"):  # ENXIO: nobody reads
@@ -243,7 +244,7 @@ class ModelTree(Tree):
         for path in before:
             self.make_directories(path, "tree")
         self.watcher = KqueueWatcher(open_model)
-        self.watcher._dialect = FREEBSD
+        self.watcher._knotes.dialect = FREEBSD
         self.watcher.add(self.root, recursive=True)
         self.copy = Copy(self.root)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watching import PATIENCE, Copy, names, no_descriptors, overflow, readable, settle
@@ -67,6 +69,149 @@ def test_what_may_not_be_read_or_searched_is_left_out(
         timeout=60,
     )
     assert (done.stdout, done.stderr) == ("True\nrefused\n", "")
+
+
+#: What is hinted at before the root may not be read is told when it may.
+CLOSED = """
+import os, select, sys, time
+from pollers import watch
+watch.create(sys.argv[1]).close()
+os.mkdir("tree")
+if os.geteuid() == 0:
+    for path in ".", "tree":
+        os.chown(path, 65534, 65534)
+    os.setegid(65534)
+    os.seteuid(65534)
+with watch.create(sys.argv[1], period=0.02) as watcher:
+    poll = select.poll()
+    poll.register(watcher.fileno(), select.POLLIN)
+    def told(enough):
+        changes, deadline = [], time.monotonic() + 15
+        while not enough(changes):
+            if time.monotonic() > deadline:
+                sys.exit(f"not told, but {changes}")
+            if poll.poll(100):
+                changes += watcher.read()
+        return changes
+    watcher.add("tree", recursive=True)
+    os.close(os.open("tree/file", os.O_CREAT | os.O_WRONLY))
+    os.chmod("tree", 0)
+    seen = []
+    closed = lambda changes: watcher.counters.unreadable or changes
+    seen += told(closed)
+    os.chmod("tree", 0o700)
+    created = (watch.Kind.CREATED, b"tree/file")
+    told(lambda changes: created in [c[:2] for c in seen + changes])
+"""
+
+
+def test_what_is_said_before_the_root_is_shut_is_not_lost(adapter: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CLOSED, adapter],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+#: A mount whose server is gone, which root may make in a namespace of its own.
+DEAD = """
+import ctypes, os, select, sys, time
+from pollers import watch
+libc = ctypes.CDLL(None, use_errno=True)
+watch.create(sys.argv[1]).close()
+for path in "tree/dead", "tree/other":
+    os.makedirs(path)
+def dead():
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    options = b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd
+    failed = libc.mount(b"fuse", b"tree/dead", b"fuse", ctypes.c_ulong(0), options)
+    os.close(fd)
+    return failed
+try:
+    made = not libc.unshare(0x20000)
+    made = made and not libc.mount(None, b"/", None, ctypes.c_ulong(0x44000), None)
+    if not made or dead():
+        sys.exit("no mount")
+except (AttributeError, OSError):
+    sys.exit("no mount")
+try:
+    os.listdir("tree/dead")
+except OSError as error:
+    print(error.errno)
+with watch.create(sys.argv[1], period=0.02) as watcher:
+    watcher.add("tree", recursive=True)
+    print(watcher.counters.unreadable > 0)
+    poll = select.poll()
+    poll.register(watcher.fileno(), select.POLLIN)
+    changes, deadline = [], time.monotonic() + 15
+    os.mkdir("tree/other/new")
+    while b"tree/other/new" not in [change.path for change in changes]:
+        if time.monotonic() > deadline:
+            sys.exit(f"not told: {changes}")
+        if poll.poll(100):
+            changes += watcher.read()
+    print(any(b"dead" in change.path for change in changes))
+"""
+
+
+def test_a_dead_mount_is_left_out_and_the_rest_is_watched(adapter: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DEAD, adapter],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.stderr == "no mount\n":
+        pytest.skip("a mount of one's own asks for Linux, root and /dev/fuse")
+    assert (done.stdout, done.stderr) == (f"{errno.ENOTCONN}\nTrue\nFalse\n", "")
+
+
+def test_a_damaged_directory_is_left_out_until_a_look_finds_it_well(
+    watcher: Watcher, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was there already, and one that comes: it cannot be listed."""
+    late, bad = tree.parent / "outside" / "late", tree / "bad"
+    for path in late / "below", bad / "below", tree / "good":
+        path.mkdir(parents=True)
+    damaged = {late.stat().st_ino, bad.stat().st_ino}
+
+    def damage(name: str) -> None:
+        whole = getattr(os, name)
+
+        def listing(fd: Any) -> Any:
+            if os.stat(fd).st_ino in damaged:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return whole(fd)
+
+        monkeypatch.setattr(os, name, listing)
+
+    damage("scandir")
+    damage("listdir")
+    watcher.add(tree, recursive=True)
+    assert watcher.counters.unreadable >= 1
+    watches = watcher.counters.watches
+    late.rename(tree / "late")
+    (tree / "good" / "file").touch()
+    told = settle(watcher, tree)
+    assert Change(Kind.CREATED, os.fsencode(tree / "late"), None, True) in told
+    assert Change(Kind.CREATED, os.fsencode(tree / "good" / "file")) in told
+    assert watcher.counters.unreadable >= 2
+    if watcher.name != "kqueue":  # which watches names
+        assert watcher.counters.watches == watches
+    damaged.clear()
+    for name in "late", "bad":
+        (tree / name).chmod(0o700)
+    told = settle(watcher, tree)
+    for name in "late", "bad":
+        assert Change(Kind.CREATED, os.fsencode(tree / name / "below"), None, True) in told
+    (tree / "bad" / "below" / "file").touch()
+    told = settle(watcher, tree)
+    assert Change(Kind.CREATED, os.fsencode(tree / "bad" / "below" / "file")) in told
 
 
 # Falling behind.

@@ -1,4 +1,4 @@
-"""What is done about pyinotify's defects; the contract is in test_watch_contract.py."""
+"""What is done about pyinotify's defects; the contract is in test_watch_contract_*.py."""
 
 from __future__ import annotations
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from watching import Carrying, names
+from watching import Carrying
 
 from pollers.watch.base import Change, Kind, as_path, join, lies_in, split
 from pollers.watch.difference import Compared, Since, diff
 from pollers.watch.replay import Contradiction, Replica
-from pollers.watch.tree import Name, Snapshot, Status, list_names, list_statuses, open_root, walk
+from pollers.watch.tree import (
+    Name,
+    Snapshot,
+    Status,
+)
 
 #: On a machine that is busy with something else.
 patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -166,64 +167,6 @@ def test_what_may_not_be_read_any_more_is_gone() -> None:
     old = {b"r": {b"a": DIRECTORY}, b"r/a": {b"f": status(1)}}
     new = {b"r": {b"a": DIRECTORY}}
     assert diff(old, new, Compared()) == [Change(Kind.DELETED, b"r/a/f")]
-
-
-# The walk.
-
-
-@pytest.fixture
-def top(tmp_path: Path) -> Iterator[int]:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "file").write_bytes(b"x")
-    (tmp_path / "link").symlink_to("a")
-    fd = open_root(os.fsencode(tmp_path))
-    yield fd
-    os.close(fd)
-
-
-def test_both_listings_find_the_same_names(top: int, tmp_path: Path) -> None:
-    path = os.fsencode(tmp_path)
-    entered: list[bytes] = []
-
-    def enter(path: bytes, fd: int) -> bool:
-        entered.append(path)
-        return True
-
-    for lister in list_names, list_statuses:
-        found = walk(top, path, lister, enter, entered.append)
-        assert {
-            join(at, name): entry.directory for at, e in found.items() for name, entry in e.items()
-        } == names(tmp_path)
-        assert list(found) == entered
-        entered.clear()
-
-
-def test_a_walk_goes_deeper_than_a_path_is_long(tmp_path: Path) -> None:
-    """By fds: one each level, none left over."""
-    above = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(300):
-        os.mkdir("d" * 50, dir_fd=above)
-        below = os.open("d" * 50, os.O_RDONLY, dir_fd=above)
-        os.close(above)
-        above = below
-    os.close(above)
-    fd = open_root(os.fsencode(tmp_path))
-    found = walk(fd, b"top", list_names, lambda path, fd: True, lambda path: None)
-    os.close(fd)
-    assert len(found) == 301
-
-
-def test_a_walk_without_fds_says_what_to_do(top: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(top)
-    os.close(free)
-    try:
-        for spare in range(3):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
-            with pytest.raises(OSError, match="ulimit -n"):
-                walk(top, b"top", list_names, lambda path, fd: True, lambda path: None)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # Paths, and replaying.

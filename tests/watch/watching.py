@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import resource
@@ -11,6 +12,8 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from pollers.watch import Capability, Change, Kind, Watcher
 from pollers.watch.replay import Replica
@@ -21,6 +24,16 @@ PATIENCE = 15.0
 QUIET = 0.1
 
 _numbers = itertools.count()
+
+
+def raw(path: Path) -> bytes:
+    return os.fsencode(path)
+
+
+def of(changes: list[Change], path: Path) -> list[Kind]:
+    """What was told of one path, several in a row as one."""
+    kinds = [change.kind for change in changes if change.path == raw(path)]
+    return [kind for at, kind in enumerate(kinds) if at == 0 or kinds[at - 1] is not kind]
 
 
 def readable(watcher: Watcher, seconds: float) -> bool:
@@ -158,3 +171,10 @@ def overflow(directory: Path) -> None:
         before, name = name, busy + b"%d" % number
         os.rename(before, name)
     os.unlink(name)
+
+
+def exchange(one: Path, two: Path) -> None:
+    """Have two names change places."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None or renameat2(-100, raw(one), -100, raw(two), 2):
+        pytest.skip("this system or file system cannot exchange two names (renameat2)")

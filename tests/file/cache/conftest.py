@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filecache import Clock
 
-from pollers import inotify
+from pollers import inotify, watch
 from servers.file.cache import FileCache
 from servers.file.changes import Changes
 from servers.file.root import Root
@@ -32,6 +32,18 @@ def root(site: Path) -> Iterator[Root]:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(params=watch.names())
+def watcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of each watcher that works here; one that looks, looks often."""
+    found = watch.probe(request.param)
+    if not found.available:
+        if found.expected:
+            pytest.fail(f"this platform should have {found.name}, but: {found.reason}")
+        pytest.skip(found.reason)
+    monkeypatch.setattr("servers.file.sources.PERIOD", 0.02)
+    return found.name
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 from leaks import open_fds
 
-from servers.file.cache import OpenFile
+from servers.file.cache import UNWATCHED_EVERY, FileCache, OpenFile
+from servers.file.changes import Changes
+from servers.file.root import Root
 
 
 class Clock:
@@ -36,6 +40,15 @@ def replace(path: Path, data: bytes) -> None:
     new = path.with_name(".new")
     new.write_bytes(data)
     os.replace(new, path)
+
+
+def overflow(site: Path) -> None:
+    """Have more happen to two files than inotify's queue has room for."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    with open(site / "file", "wb") as one, open(site / "a" / "file", "rb") as other:
+        for _ in range(limit // 2 + 500):
+            os.utime(one.fileno())
+            os.utime(other.fileno())
 
 
 @contextlib.contextmanager
@@ -102,3 +115,44 @@ def beneath(site: str, path: str) -> bytes:
         raise FileNotFoundError(path)
     with open(there, "rb") as file:
         return file.read()
+
+
+def serve_what_is_there(steps: list[tuple[str, ...]], watching: Callable[[Root], Changes]) -> None:
+    """After each step: a file that is watched, at once; another one, when its second is over."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as above,  # a step may write through a link to "../f"
+        tempfile.TemporaryDirectory(dir=above) as base,
+        Root(base) as root,
+        watching(root) as changes,
+    ):
+        patch.setattr("servers.file.cache.WATCHED_EVERY", float("inf"))
+        clock = Clock()
+        cache = FileCache(root, changes, capacity=6, clock=clock)
+        os.makedirs(os.path.join(base, "a/b"))
+        for path in ("f", "a/f", "a/b/f"):
+            Path(base, path).write_bytes(b"first")
+        held: list[OpenFile] = []
+        for number, (what, *names) in enumerate(steps):
+            with contextlib.suppress(OSError):
+                step(base, number, what, *names)
+            cache.read_changes()
+            for path in PATHS:
+                known = os.fsencode(path)
+                if not cache.covered(known):
+                    clock.advance(UNWATCHED_EVERY)
+                try:
+                    expected = beneath(base, path)
+                except OSError:
+                    with pytest.raises(OSError, match=r"No such file|Is a directory"):
+                        cache.open(known)
+                    continue
+                found = cache.open(known)
+                assert (found.size, content(found)) == (len(expected), expected), path
+                if number % 3 == 0:
+                    found.take()
+                    held.append(found)
+        for found in held:
+            found.release()
+        assert all(found.fd == -1 or found.in_cache for found in held)
+        cache.close()

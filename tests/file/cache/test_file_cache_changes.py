@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
-from filecache import PATHS, STEPS, Clock, beneath, content, replace, step
+from filecache import STEPS, Clock, content, overflow, replace, serve_what_is_there
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaks import open_fds
 
 from pollers import inotify
-from servers.file.cache import UNWATCHED_EVERY, WATCHED_EVERY, FileCache, OpenFile
+from servers.file.cache import UNWATCHED_EVERY, WATCHED_EVERY, FileCache
 from servers.file.changes import EVERYTHING, Change, Changes
-from servers.file.root import Root
 
 # Changes, reported.
 
@@ -89,11 +86,7 @@ def test_a_directory_that_was_replaced(watched: FileCache, site: Path) -> None:
 def test_an_overflow_forgets_everything(watched: FileCache, site: Path) -> None:
     file, used = watched.open(b"file"), watched.open(b"a/file")
     used.take()
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    with open(site / "file", "wb") as one, open(site / "a" / "file", "rb") as other:
-        for _ in range(limit // 2 + 500):
-            os.utime(one.fileno())
-            os.utime(other.fileno())
+    overflow(site)
     replace(site / "a" / "file", b"lost")  # its event finds no room
     while watched.read_changes() is not EVERYTHING:
         pass
@@ -208,41 +201,4 @@ def test_covered(watched: FileCache, site: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEPS, min_size=15, max_size=30))
 def test_after_any_changes_it_serves_what_is_there(steps: list[tuple[str, ...]]) -> None:
-    """A file that is watched, at once; another one, when its second is over."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory() as above,  # a step may write through a link to "../f"
-        tempfile.TemporaryDirectory(dir=above) as base,
-        Root(base) as root,
-        Changes(root, limit=4) as changes,
-    ):
-        patch.setattr("servers.file.cache.WATCHED_EVERY", float("inf"))
-        clock = Clock()
-        cache = FileCache(root, changes, capacity=6, clock=clock)
-        os.makedirs(os.path.join(base, "a/b"))
-        for path in ("f", "a/f", "a/b/f"):
-            Path(base, path).write_bytes(b"first")
-        held: list[OpenFile] = []
-        for number, (what, *names) in enumerate(steps):
-            with contextlib.suppress(OSError):
-                step(base, number, what, *names)
-            cache.read_changes()
-            for path in PATHS:
-                known = os.fsencode(path)
-                if not cache.covered(known):
-                    clock.advance(UNWATCHED_EVERY)
-                try:
-                    expected = beneath(base, path)
-                except OSError:
-                    with pytest.raises(OSError, match=r"No such file|Is a directory"):
-                        cache.open(known)
-                    continue
-                found = cache.open(known)
-                assert (found.size, content(found)) == (len(expected), expected), path
-                if number % 3 == 0:
-                    found.take()
-                    held.append(found)
-        for found in held:
-            found.release()
-        assert all(found.fd == -1 or found.in_cache for found in held)
-        cache.close()
+    serve_what_is_there(steps, lambda root: Changes(root, limit=4))

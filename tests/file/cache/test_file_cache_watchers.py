@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filecache import PATHS, STEPS, Clock, beneath, content, no_more_fds, replace, step
+from filecache import (
+    STEPS,
+    Clock,
+    content,
+    no_more_fds,
+    overflow,
+    replace,
+    serve_what_is_there,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pollers import watch
 from pollers.watch import Capability
-from servers.file.cache import UNWATCHED_EVERY, WATCHED_EVERY, FileCache
+from servers.file.cache import WATCHED_EVERY, FileCache
 from servers.file.changes import EVERYTHING, Changes
 from servers.file.root import Root
 from servers.file.sources import WatcherSource
 
 PATIENCE = 15.0
-
-
-@pytest.fixture(params=watch.names())
-def watcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of each watcher that works here; one that looks, looks often."""
-    found = watch.probe(request.param)
-    if not found.available:
-        if found.expected:
-            pytest.fail(f"this platform should have {found.name}, but: {found.reason}")
-        pytest.skip(found.reason)
-    monkeypatch.setattr("servers.file.sources.PERIOD", 0.02)
-    return found.name
 
 
 @pytest.fixture
@@ -134,11 +128,7 @@ def test_an_overflow_is_no_reason_to_be_old(
     if Capability.OVERFLOW not in watch.probe(changes.name).capabilities:
         pytest.skip(f"{changes.name} cannot fall behind")
     cache.open(b"a/file")
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    with open(site / "file", "wb") as one, open(site / "a" / "file", "rb") as other:
-        for _ in range(limit // 2 + 500):
-            os.utime(one.fileno())
-            os.utime(other.fileno())
+    overflow(site)
     replace(site / "a" / "file", b"lost")
     while cache.read_changes() is EVERYTHING:  # fanotify has few: equal ones are one
         pass
@@ -169,41 +159,13 @@ def test_without_descriptors_nothing_old_is_served_either(
 def test_after_any_changes_it_serves_what_is_there(
     name: str, steps: list[tuple[str, ...]]
 ) -> None:
-    """A file that is watched, at once; another one, when its second is over."""
     found = watch.probe(name) if name not in _known else _known[name]
     _known[name] = found
     if not found.available or Capability.PROMPT not in found.capabilities:
         pytest.skip(found.reason or f"{name} does not tell at once")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory() as above,
-        tempfile.TemporaryDirectory(dir=above) as base,
-        Root(base) as root,
-        Changes(root, limit=4, source=WatcherSource(name, root)) as changes,
-    ):
-        patch.setattr("servers.file.cache.WATCHED_EVERY", float("inf"))
-        clock = Clock()
-        cache = FileCache(root, changes, capacity=6, clock=clock)
-        os.makedirs(os.path.join(base, "a/b"))
-        for path in ("f", "a/f", "a/b/f"):
-            Path(base, path).write_bytes(b"first")
-        for number, (what, *names) in enumerate(steps):
-            with contextlib.suppress(OSError):
-                step(base, number, what, *names)
-            cache.read_changes()
-            for path in PATHS:
-                known = os.fsencode(path)
-                if not cache.covered(known):
-                    clock.advance(UNWATCHED_EVERY)
-                try:
-                    expected = beneath(base, path)
-                except OSError:
-                    with pytest.raises(OSError, match=r"No such file|Is a directory"):
-                        cache.open(known)
-                    continue
-                file = cache.open(known)
-                assert (file.size, content(file)) == (len(expected), expected), path
-        cache.close()
+    serve_what_is_there(
+        steps, lambda root: Changes(root, limit=4, source=WatcherSource(name, root))
+    )
 
 
 _known: dict[str, watch.Availability] = {}
