@@ -11,7 +11,6 @@ import argparse
 import datetime
 import random
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from loadtest import (
 )
 from loadtest._asked import BadInput, cpus, directory, given, names, seconds, whole
 from loadtest._conclude import INTERRUPTED, conclude
+from loadtest._interrupts import scratch, sigterm_interrupts
 from loadtest._options import LARGEST_MESSAGE
 from loadtest._workload import FILE
 from pollers.limits import OTHER_FDS, raise_nofile
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add("workload", nargs="?", choices=WORKLOADS, help="what is compared (echo)")
     add("--workload", dest="asked", choices=WORKLOADS, help="the same")
     add("--quick", action="store_true", help="fewer connections, loads and rounds: 90 seconds")
-    add("--rounds", type=whole(1), help="measurements of each cell (5; quick: 3)")
+    add("--rounds", type=whole(1), help="measurements of each cell, see below")
     add(
         "--connections",
         type=whole(1),
@@ -98,8 +98,8 @@ def parser() -> argparse.ArgumentParser:
     add("--loads", help="under which loads, see below")
     add("--seed", type=int, help="decides the order of measurements (random)")
     add("--out", type=Path, default=Path("report"), metavar="DIR", help="for the results (report)")
-    add("--warmup", type=seconds, metavar="S", help="longest warm-up (1; quick: 0.3)")
-    add("--measure", type=seconds, metavar="S", help="measured window (1; quick: 0.5)")
+    add("--warmup", type=seconds, metavar="S", help="longest warm-up, see below")
+    add("--measure", type=seconds, metavar="S", help="measured window, see below")
     add("--server-cpu", default="auto", metavar="N", help="the server's core; auto, none")
     add("--load-cpu", default="auto", metavar="N", help="the load's core; auto, none")
     add("--budget", type=seconds, metavar="S", help="when to have ended (476; quick: 88)")
@@ -143,6 +143,8 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
     if suite.workload is FILE and parsed.size is not None:
         raise BadInput("--size is for echo: name sizes of files by --loads, as in 16k-hot-many")
     size = _message(parsed.size)
+    if suite.workload is not FILE:
+        options["size"] = size
     loads = suite.loads(names(options["loads"]), options["connections"], size)
     cells, unavailable = _cells.matrix(rows, loads)
     runnable = [cell for cell in cells if cell.key not in unavailable]
@@ -153,9 +155,9 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
     bar_output = _terminal.console(stderr=True)
     for load in loads:
         bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
+    with sigterm_interrupts(), scratch(None) as place:
         if suite.workload is FILE:
-            environment["document_root"] = _environment.filesystem(Path(scratch))
+            environment["document_root"] = _environment.filesystem(place)
         plan = _compare.Plan(
             cells=runnable,
             rounds=options["rounds"],
@@ -165,31 +167,24 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
             server_cpu=server_cpu,
             load_cpu=load_cpu,
             until=started + options["budget"] - RESERVE,
-            scratch=Path(scratch),
+            scratch=place,
         )
-        with _terminal.Bar(bar_output, len(runnable), plan.rounds) as bar:
-            outcome = _compare.run(plan, bar)
-    unavailable |= outcome.unavailable
-    measured = [one["measurements"] for one in outcome.rounds]
-    analysis = _analyse.analyse(cells, unavailable, measured)
-    results = {
-        "workload": suite.workload.name,
-        "started": begun,
-        "seconds": time.monotonic() - started,
-        "environment": environment,
-        "options": options
-        | {"quick": parsed.quick}
-        | ({} if suite.workload is FILE else {"size": size}),
-        "seed": seed,
-        "cells": [cell.as_dict() for cell in cells],
-        "schedule": outcome.schedule,
-        "unavailable": unavailable,
-        "rounds": outcome.rounds,
-        "unfinished": outcome.unfinished,
-        "stopped": outcome.stopped,
-        "analysis": analysis,
-    }
-    return conclude(out, results, outcome, _terminal.show, _render)
+        bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
+        with _compare.run(plan, bar) as outcome:
+            unavailable |= outcome.unavailable
+            results = {
+                "workload": suite.workload.name,
+                "started": begun,
+                "seconds": time.monotonic() - started,
+                "environment": environment,
+                "options": options | {"quick": parsed.quick},
+                "seed": seed,
+                "cells": [cell.as_dict() for cell in cells],
+                "unavailable": unavailable,
+                **outcome.as_dict(),
+                "analysis": _analyse.analyse(cells, unavailable, outcome.measured),
+            }
+            return conclude(out, results, outcome, _terminal.show, _render)
 
 
 def _render(results: dict[str, Any]) -> str:

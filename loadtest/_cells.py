@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import pollers
-from loadtest import _peers
+from loadtest import _peers, _rounds
 from loadtest._workload import Workload
 from pollers import system
 from pollers.limits import OTHER_FDS
@@ -105,24 +105,11 @@ class Load:
         ]
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(_rounds.Cell[Row, Load]):
     """One row under one load."""
 
-    row: Row
-    load: Load
-
-    @property
-    def key(self) -> str:
-        return f"{self.row.key}@{self.load.key}"
-
-    def as_dict(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
-            "key": self.key,
-            "row": self.row.key,
-            "label": self.row.label,
-            "load": self.load.key,
-            "workload": self.load.workload,
             "server": self.row.server,
             "loop": self.row.loop,
             "poller": self.row.poller,
@@ -131,7 +118,6 @@ class Cell:
             "connections": self.load.connections,
             "active": self.load.active,
             "size": self.load.size,
-            "title": self.load.title,
         }
 
 

@@ -9,6 +9,7 @@ starts no others and holds nothing that would have to be put back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -93,9 +94,16 @@ class Child:
                 self._rest += more
             line, _, rest = self._rest.partition(b"\n")
             self._rest = rest
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+            return self._parsed(bytes(line))
         raise Failed(f"the {self._name} did not answer within {within:.0f} s: {self._said()}")
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                return answer
+        text = line.decode(errors="replace").strip()
+        raise Failed(f"the {self._name} answered with what is no JSON object: {text}")
 
     def _said(self) -> str:
         lines = self._log.read_text(errors="replace").split("\n")

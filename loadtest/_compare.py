@@ -3,12 +3,14 @@
 What this file is
 -----------------
 `run_rounds` is for every workload and is told how a cell is measured; `run` and `measure` are for
-those that Locust loads.
+those that Locust loads.  Both measure at the beginning of a `with`, whose body makes something of
+what they found.
 
 The order of a round is _rounds.py's; a round counts when each of its cells was measured.  The run
 ends after the last round, or when the next one would not fit into the budget any more (judged by
 what the cells have taken so far), or at Ctrl-C or SIGTERM.  Whatever ends it, the finished rounds
-are returned and no process is left; one that cannot be ended ends the run, and is named.
+are kept and no process is left; one that cannot be ended ends the run, and is named.  A signal
+that comes later, in the body, is put off: what took minutes must first be analysed and saved.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -54,6 +57,8 @@ class Rounds(Generic[C]):
     seed: int
     #: time.monotonic() at which measuring must have ended.
     until: float
+    #: Done once before the first round; it is of the budget, and no part of a round.
+    before: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,23 @@ class Outcome:
     #: Whether processes of the run could not be ended; `stopped` names them.
     remains: bool = False
 
+    def as_dict(self) -> dict[str, Any]:
+        """What results.json keeps of it (_results.py), but for `unavailable`, which is more."""
+        return {
+            "schedule": self.schedule,
+            "rounds": self.rounds,
+            "unfinished": self.unfinished,
+            "stopped": self.stopped,
+        }
 
-class Progress(Protocol):
-    """Who is told what is being done."""
+    @property
+    def measured(self) -> list[dict[str, dict[str, Any]]]:
+        """The measurements of each finished round, by their cell's key."""
+        return [one["measurements"] for one in self.rounds]
+
+
+class Progress(AbstractContextManager[object], Protocol):
+    """Who is told what is being done; entered while it is."""
 
     def cell(self, round_number: int, rounds: int, cell: AnyCell) -> None:
         """This cell is being measured now; rounds count from 0."""
@@ -99,28 +118,31 @@ class Progress(Protocol):
         """So many measurements fewer than were announced will be made."""
 
 
-def run(plan: Plan, progress: Progress) -> Outcome:
+def run(plan: Plan, progress: Progress) -> AbstractContextManager[Outcome]:
     """Measure with Locust; see `run_rounds`."""
     rounds = Rounds(plan.cells, plan.rounds, plan.seed, plan.until)
     return run_rounds(rounds, progress, lambda cell: measure(plan, cell))
 
 
-def run_rounds(plan: Rounds[C], progress: Progress, measure: Measure[C]) -> Outcome:
-    """Measure until the plan is done, the budget used up or a signal comes.
+@contextmanager
+def run_rounds(plan: Rounds[C], progress: Progress, measure: Measure[C]) -> Iterator[Outcome]:
+    """Measure until the plan is done, the budget used up or a signal comes, then run the body.
 
-    SIGINT and SIGTERM end the run in order, however often they come.  For the main thread only.
+    SIGINT and SIGTERM end the measuring in order, however often they come; in the body they only
+    set `Outcome.interrupted`.  For the main thread only.
     """
     outcome = Outcome()
     scope = trio.CancelScope()
     token: trio.lowlevel.TrioToken | None = None
+    measuring = True
 
     def stop(number: int, frame: object) -> None:
-        if not outcome.interrupted:
-            outcome.interrupted = True
+        if measuring and not outcome.interrupted:
             outcome.stopped = (
                 f"{signal.Signals(number).name} during round {len(outcome.rounds) + 1}, "
                 "which is left out"
             )
+        outcome.interrupted = True
         if token is not None:
             token.run_sync_soon(scope.cancel)
 
@@ -135,14 +157,17 @@ def run_rounds(plan: Rounds[C], progress: Progress, measure: Measure[C]) -> Outc
     # Before trio starts, as it takes SIGINT for itself where nobody else has.
     former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        trio.run(measure_all)
-    except _processes.Remains as error:  # they would disturb whatever is measured next
-        outcome.remains = True
-        outcome.stopped = "; ".join(filter(None, [outcome.stopped, str(error)]))
+        try:
+            with progress:
+                trio.run(measure_all)
+        except _processes.Remains as error:  # they would disturb whatever is measured next
+            outcome.remains = True
+            outcome.stopped = "; ".join(filter(None, [outcome.stopped, str(error)]))
+        measuring = False
+        yield outcome
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    return outcome
 
 
 async def _within_budget(
@@ -159,6 +184,8 @@ async def _within_budget(
 async def _rounds(
     plan: Rounds[C], progress: Progress, measure: Measure[C], outcome: Outcome
 ) -> None:
+    if plan.before is not None:
+        await plan.before()
     cells = list(plan.cells)
     taken: dict[str, list[float]] = {cell.key: [] for cell in cells}
     for number in range(plan.rounds):

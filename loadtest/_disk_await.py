@@ -30,6 +30,7 @@ Read: TypeAlias = Callable[[int], Awaitable[bytes | memoryview]]
 InThread: TypeAlias = Callable[..., Awaitable[int]]
 #: "Answer with EAGAIN instead of waiting for the disk"; 0 where preadv(2) knows no such flag.
 NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
+NO_NOWAIT: Final = "this system's preadv has no RWF_NOWAIT (Linux 4.14, Python 3.7)"
 
 
 def on_asyncio(meter: Meter, fd: int, how: str, direct: bool) -> None:
@@ -150,7 +151,7 @@ def _by_preadv(fd: int, block: int, in_thread: InThread, nowait: bool) -> Read:
     With `nowait` a read is tried without a thread first; what the page cache lacks is left to one.
     """
     if nowait and not NOWAIT:
-        raise OSError("this system's preadv has no RWF_NOWAIT (Linux 4.14, Python 3.7)")
+        raise OSError(NO_NOWAIT)
     buffer = memoryview(mmap.mmap(-1, block))
     preadv = os.preadv
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loadtest import _rounds
 from loadtest._cells import Unknown
 from loadtest._workload import DISK
 
@@ -105,31 +106,17 @@ class Load:
         return f"{self.pattern} reads of {self.block >> 10} KiB, {path}, {many}"
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(_rounds.Cell[Row, Load]):
     """One row under one load."""
 
-    row: Row
-    load: Load
-
-    @property
-    def key(self) -> str:
-        return f"{self.row.key}@{self.load.key}"
-
-    def as_dict(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
-            "key": self.key,
-            "row": self.row.key,
-            "label": self.row.label,
-            "load": self.load.key,
-            "workload": DISK.name,
             "how": self.row.how,
             "loop": self.row.loop,
             "pattern": self.load.pattern,
             "direct": self.load.direct,
             "depth": self.load.depth,
             "block": self.load.block,
-            "title": self.load.title,
         }
 
 

@@ -14,10 +14,10 @@ import datetime
 import errno
 import os
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,8 +34,9 @@ from loadtest import (
 from loadtest._asked import BadInput, Standalone, cpus, directory, given, names
 from loadtest._compare import Rounds, run_rounds
 from loadtest._conclude import conclude
+from loadtest._disk_await import NO_NOWAIT, NOWAIT
 from loadtest._disk_file import CHUNK, DataFile
-from loadtest._interrupts import sigterm_interrupts
+from loadtest._interrupts import scratch, sigterm_interrupts
 from loadtest._site import UNITS
 from loadtest._workload import DISK
 from pollers import probe, system
@@ -63,6 +64,10 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         raise BadInput(
             "--connections is for echo and file: name a depth by --loads, random-direct-8"
         )
+    if parsed.load_cpu != "auto":
+        raise BadInput(
+            "--load-cpu is for other workloads: disk has one process, the reader, and --server-cpu"
+        )
     chosen = _disk_cells.QUICK if parsed.quick else _disk_cells.DEFAULT
     options = {name: given(parsed, name, chosen) for name in chosen if name != "size"}
     size = _size(parsed.size) if parsed.size else chosen["size"]
@@ -88,35 +93,29 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         environment = _environment.environment("none" if core is None else str(core), "none")
         environment |= _disk_environment(place, file)
         runnable = [cell for cell in cells if cell.key not in unavailable]
-        with tempfile.TemporaryDirectory(prefix="pollmark-") as scratch:
+        with scratch(None) as outside:
             measuring = _disk_measure.Measuring(
-                file, seed, options["warmup"], options["measure"], core, Path(scratch)
+                file, seed, options["warmup"], options["measure"], core, outside
             )
             until = started + options["budget"] - RESERVE
             plan = Rounds(runnable, options["rounds"], seed, until)
-            with _terminal.Bar(bar_output, len(runnable), plan.rounds) as bar:
-                outcome = run_rounds(
-                    plan, bar, lambda cell: _disk_measure.measure(measuring, cell)
-                )
-        unavailable |= outcome.unavailable
-        results = {
-            "workload": DISK.name,
-            "started": begun,
-            "seconds": time.monotonic() - started,
-            "environment": environment,
-            "options": options | {"quick": parsed.quick, "size": size, "path": str(place)},
-            "seed": seed,
-            "cells": [cell.as_dict() for cell in cells],
-            "schedule": outcome.schedule,
-            "unavailable": unavailable,
-            "rounds": outcome.rounds,
-            "unfinished": outcome.unfinished,
-            "stopped": outcome.stopped,
-            "analysis": _disk_analyse.disk(
-                cells, unavailable, [one["measurements"] for one in outcome.rounds]
-            ),
-        }
-    return conclude(out, results, outcome, _show, _render)
+            bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
+            measure = partial(_disk_measure.measure, measuring)
+            with run_rounds(plan, bar, measure) as outcome:
+                unavailable |= outcome.unavailable
+                results = {
+                    "workload": DISK.name,
+                    "started": begun,
+                    "seconds": time.monotonic() - started,
+                    "environment": environment,
+                    "options": options | {"quick": parsed.quick, "size": size, "path": str(place)},
+                    "seed": seed,
+                    "cells": [cell.as_dict() for cell in cells],
+                    "unavailable": unavailable,
+                    **outcome.as_dict(),
+                    "analysis": _disk_analyse.disk(cells, unavailable, outcome.measured),
+                }
+                return conclude(out, results, outcome, _show, _render)
 
 
 def missing(cells: list[_disk_cells.Cell], file: DataFile) -> dict[str, str]:
@@ -126,11 +125,14 @@ def missing(cells: list[_disk_cells.Cell], file: DataFile) -> dict[str, str]:
     aio = probe("aio")
     of_aio = "" if aio.available else aio.reason
     direct = of_aio or _why_not_direct(file)
+    waiting = _why_not_nowait(file)
     found = {}
     for cell in cells:
         row = cell.row
         by_aio = row.how in ("bulk", "await")
         reason = of_fio.get(row.how, "") or (of_aio if by_aio else "")
+        if row.how == "nowait":
+            reason = waiting
         if cell.load.direct or by_aio:
             reason = reason or direct
         if reason:
@@ -146,6 +148,19 @@ def _why_not_direct(file: DataFile) -> str:
         open_direct(file.fd).close()
     except OSError as error:
         return error.strerror or os.strerror(error.errno or errno.EIO)
+    return ""
+
+
+def _why_not_nowait(file: DataFile) -> str:
+    """Why the page cache cannot be asked for what it has of the file; "" where it can."""
+    if not NOWAIT:
+        return NO_NOWAIT
+    try:
+        os.preadv(file.fd, [bytearray(1)], 0, NOWAIT)
+    except BlockingIOError:
+        return ""  # it has nothing, and said so
+    except OSError as error:
+        return f"RWF_NOWAIT is refused for a file there ({error.strerror}): name another --path"
     return ""
 
 

@@ -18,7 +18,6 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -63,18 +62,10 @@ def marks(blocks: NDArray[np.int64]) -> NDArray[np.uint64]:
 class DataFile:
     """`size` bytes (a multiple of 1 MiB) in `directory`, written by the constructor.
 
-    `told` is called with how many bytes are written, now and then.  Raises BadInput where there
-    is no room, and where nothing but memory is behind the directory.
+    Raises BadInput where there is no room, and where nothing but memory is behind the directory.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        size: int,
-        seed: int,
-        keep: bool = False,
-        told: Callable[[int], None] = lambda written: None,
-    ) -> None:
+    def __init__(self, directory: Path, size: int, seed: int, keep: bool = False) -> None:
         _check(directory, size)
         self.size, self.seed = size, seed
         #: Where it can be found afterwards; None unless it is kept.
@@ -88,7 +79,6 @@ class DataFile:
         try:
             for chunk in range(size // CHUNK):
                 _write(self.fd, content(seed, chunk))
-                told((chunk + 1) * CHUNK)
             os.fsync(self.fd)  # dirty pages cannot be evicted
         except BaseException as error:
             self.remove()

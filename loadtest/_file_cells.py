@@ -113,7 +113,7 @@ SUITE: Final = Suite(
     loads=loads,
     load_names="SIZE-hot-few, -hot-many, -cold-few, -cold-many (SIZE is 1k, 256k, 4m, mix ...)",
     quick={
-        "rounds": 3,
+        "rounds": 2,
         "connections": 1000,
         "loads": "16k-hot-few",
         "warmup": 0.3,
@@ -121,11 +121,11 @@ SUITE: Final = Suite(
         "budget": 88.0,
     },
     default={
-        "rounds": 5,
+        "rounds": 4,
         "connections": 1000,
         "loads": "1k-hot-many,256k-hot-many,256k-cold-few",
         "warmup": 0.6,
-        "measure": 0.8,
+        "measure": 0.6,
         "budget": 476.0,
     },
 )

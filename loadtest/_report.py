@@ -24,6 +24,18 @@ def render(
 
     `columns` and `template` are the workload's, whose template extends the usual one.
     """
+    analysis = results["analysis"]
+    return filled(
+        template,
+        results,
+        whole=_verdict.whole(analysis),
+        loads=[_load(load, columns) for load in analysis["loads"]] if analysis["rounds"] else [],
+        versus=_table.against(analysis["loads"][0]) if analysis["loads"] else "",
+    )
+
+
+def filled(template: str, results: Mapping[str, Any], **values: Any) -> str:
+    """The HTML of a template, with `values` and what every report says of its results."""
     templates = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -31,18 +43,14 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    analysis = results["analysis"]
     return templates.get_template(template).render(
-        whole=_verdict.whole(analysis),
-        stable=analysis["stable"],
         stopped=results["stopped"],
-        loads=[_load(load, columns) for load in analysis["loads"]] if analysis["rounds"] else [],
-        environment=[(name, in_words(value)) for name, value in results["environment"].items()],
-        options=[(name, in_words(value)) for name, value in results["options"].items()],
+        environment=[(name, _in_words(value)) for name, value in results["environment"].items()],
+        options=[(name, _in_words(value)) for name, value in results["options"].items()],
         seed=results["seed"],
         started=results["started"],
         words=_workload.of(results),
-        versus=_table.against(analysis["loads"][0]) if analysis["loads"] else "",
+        **values,
     )
 
 
@@ -66,14 +74,14 @@ def _load(load: Mapping[str, Any], columns: _table.Columns) -> dict[str, Any]:
     }
 
 
-def in_words(value: Any) -> str:
+def _in_words(value: Any) -> str:
     """A value of the environment in one line."""
     if value is None:
         return "not known"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} {in_words(one)}" for name, one in value.items()) or "none"
+        return "; ".join(f"{name} {_in_words(one)}" for name, one in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(in_words, value))
+        return ", ".join(map(_in_words, value))
     if isinstance(value, float):
         return f"{value:.2f}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""In which order cells are measured.  Pure.
+"""What a cell is, and in which order cells are measured.  Pure.
 
 What this file is
 -----------------
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -36,15 +37,40 @@ class Load(Named, Protocol):
     def workload(self) -> str: ...
 
 
-class AnyCell(Protocol):
-    """A cell of any workload: all that scheduling and showing need of it."""
+RowT = TypeVar("RowT", bound=Row, covariant=True)
+LoadT = TypeVar("LoadT", bound=Load, covariant=True)
+
+
+@dataclass(frozen=True)
+class Cell(Generic[RowT, LoadT]):
+    """One row under one load."""
+
+    row: RowT
+    load: LoadT
 
     @property
-    def key(self) -> str: ...
-    @property
-    def row(self) -> Row: ...
-    @property
-    def load(self) -> Load: ...
+    def key(self) -> str:
+        return f"{self.row.key}@{self.load.key}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What results.json keeps of it."""
+        return {
+            "key": self.key,
+            "row": self.row.key,
+            "label": self.row.label,
+            "load": self.load.key,
+            "workload": self.load.workload,
+            "title": self.load.title,
+            **self.facts(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What only the cells of its workload have."""
+        return {}
+
+
+#: A cell of any workload.
+AnyCell: TypeAlias = Cell[Row, Load]
 
 
 def order(cells: Sequence[T], round_number: int, seed: int) -> list[T]:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from loadtest._rounds import Cell
 from loadtest._watch_rows import WatchRow
+from loadtest._workload import WATCH
 
 #: Writes on the way in a flood, if there are files enough; a window later a file may be written
 #: again.  A quarter of fs.inotify.max_queued_events.
@@ -48,7 +50,7 @@ class Load:
 
     @property
     def workload(self) -> str:
-        return "watch"
+        return WATCH.name
 
     @property
     def title(self) -> str:
@@ -56,28 +58,11 @@ class Load:
         return f"a tree of {self.files:,} files"
 
 
-@dataclass(frozen=True)
-class WatchCell:
+class WatchCell(Cell[WatchRow, Load]):
     """One row under the load."""
 
-    row: WatchRow
-    load: Load
-
-    @property
-    def key(self) -> str:
-        return f"{self.row.key}@{self.load.key}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "row": self.row.key,
-            "label": self.row.label,
-            "load": self.load.key,
-            "workload": self.load.workload,
-            "peer": self.row.peer,
-            "title": self.load.title,
-            **asdict(self.load),
-        }
+    def facts(self) -> dict[str, Any]:
+        return {"peer": self.row.peer, **asdict(self.load)}
 
 
 @dataclass(frozen=True)

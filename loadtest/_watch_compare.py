@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,15 +33,29 @@ from loadtest._watch_cells import Load, Place, WatchCell
 from loadtest._watch_measure import Stall, measure, plant
 from loadtest._watch_rows import BASELINE, CONTROL, ROWS
 from loadtest._watch_terminal import show
+from loadtest._workload import WATCH
 from pollers import system
 from pollers.limits import raise_nofile
 
 #: Seconds of the budget that are kept for analysing and writing.
 RESERVE: Final = 5.0
-QUICK: Final[Mapping[str, Any]] = {"rounds": 3, "measure": 0.25, "budget": 88.0}
-DEFAULT: Final[Mapping[str, Any]] = {"rounds": 8, "measure": 0.5, "budget": 476.0}
-#: Operations of the burst, each more than max_queued_events; in a small tree so many a file.
-BURST, QUICK_BURST, A_FILE = 50_000, 20_000, 5
+#: What a measurement takes besides its phases, up to 3 s of matching, leaves no room for more.
+QUICK: Final[Mapping[str, Any]] = {
+    "rounds": 3,
+    "measure": 0.15,
+    "backlogs": 1,
+    "burst": 0,
+    "budget": 88.0,
+}
+DEFAULT: Final[Mapping[str, Any]] = {
+    "rounds": 6,
+    "measure": 0.5,
+    "backlogs": 3,
+    "burst": 50_000,  # more than max_queued_events
+    "budget": 476.0,
+}
+#: Operations of the burst at most, for each file of a small tree.
+A_FILE: Final = 5
 FILES: Final = 10_000
 #: A file system in memory (shm_open(3)): what is measured is the telling, not a disk.
 MEMORY: Final = Path("/dev/shm")
@@ -66,8 +81,11 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         if getattr(parsed, name) is not None:
             raise BadInput(f"--{name} is for other workloads: watch has --files and --measure")
     chosen = QUICK if parsed.quick else DEFAULT
-    options = {name: given(parsed, name, chosen) for name in chosen}
+    options = dict(chosen) | {
+        name: given(parsed, name, chosen) for name in ("rounds", "measure", "budget")
+    }
     options["files"] = parsed.files or FILES
+    options["burst"] = min(chosen["burst"], A_FILE * options["files"])
     out, where = directory(parsed.out), _where(parsed.path, options["files"])
     watcher_core, writer_core = _cores(parsed.server_cpu, parsed.load_cpu)
     seed = random.SystemRandom().randrange(2**31) if parsed.seed is None else parsed.seed
@@ -78,7 +96,8 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         operations=int(2000 * seconds),
         flood=seconds,
         hold=seconds,
-        burst=min(QUICK_BURST if parsed.quick else BURST, A_FILE * options["files"]),
+        backlogs=options["backlogs"],
+        burst=options["burst"],
     )
     cells = [WatchCell(row, load) for row in rows]
     unavailable = {cell.key: reason for cell in cells if (reason := cell.row.missing())}
@@ -111,34 +130,28 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         place = Place(root, files, outside, watcher_core, writer_core, seed)
         reserve = RESERVE + time.monotonic() - begin  # as taking it away takes about as long
 
-        async def one(cell: WatchCell) -> dict[str, Any]:
-            if not self_test:
-                self_test.update(await _test(place, cells[0]))
-            return await measure(place, cell)
+        async def test() -> None:
+            self_test.update(await _test(place, cells[0]))
 
-        plan = Rounds(runnable, options["rounds"], seed, started + options["budget"] - reserve)
-        with _terminal.Bar(bar_output, len(runnable), plan.rounds) as bar:
-            outcome = run_rounds(plan, bar, one)
-    unavailable |= outcome.unavailable
-    results = {
-        "workload": "watch",
-        "started": begun,
-        "seconds": time.monotonic() - started,
-        "environment": environment,
-        "options": options | {"quick": parsed.quick},
-        "seed": seed,
-        "cells": [cell.as_dict() for cell in cells],
-        "schedule": outcome.schedule,
-        "unavailable": unavailable,
-        "rounds": outcome.rounds,
-        "unfinished": outcome.unfinished,
-        "stopped": outcome.stopped,
-        "self_test": self_test,
-        "analysis": _watch_analyse.analyse(
-            cells, unavailable, [one["measurements"] for one in outcome.rounds]
-        ),
-    }
-    return conclude(out, results, outcome, show, _render)
+        until = started + options["budget"] - reserve
+        plan = Rounds(runnable, options["rounds"], seed, until, test)
+        bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
+        with run_rounds(plan, bar, partial(measure, place)) as outcome:
+            unavailable |= outcome.unavailable
+            results = {
+                "workload": WATCH.name,
+                "started": begun,
+                "seconds": time.monotonic() - started,
+                "environment": environment,
+                "options": options | {"quick": parsed.quick},
+                "seed": seed,
+                "cells": [cell.as_dict() for cell in cells],
+                "unavailable": unavailable,
+                **outcome.as_dict(),
+                "self_test": self_test,
+                "analysis": _watch_analyse.analyse(cells, unavailable, outcome.measured),
+            }
+            return conclude(out, results, outcome, show, _render)
 
 
 def _render(results: dict[str, Any]) -> str:
@@ -151,8 +164,8 @@ def _render(results: dict[str, Any]) -> str:
 async def _test(place: Place, cell: WatchCell) -> dict[str, Any]:
     """Stop the baseline for a known time and look whether its latency shows it."""
     stall = Stall(STALL)
-    load = replace(cell.load, operations=0, flood=0.1, hold=2 * STALL, burst=0)
-    measured = await measure(place, replace(cell, load=load), stall)
+    load = replace(cell.load, operations=0, flood=0.1, hold=2 * STALL, backlogs=0, burst=0)
+    measured = await measure(place, WatchCell(cell.row, load), stall)
     if "failed" in measured:
         return {"shown": False, "said": f"The measuring could not be tested: {measured['failed']}"}
     longest = measured["phases"]["hold"]["latency"]["max"] / 1e6
@@ -200,11 +213,12 @@ def _about() -> str:
     return (
         f"watch: rows {rows}; also ours, peers. Each watches a tree of {FILES:,} files (--files) "
         "while another process works in it: a journal of every kind of change, a flood in a "
-        "closed loop (--measure seconds; so long again at 80 % of that), a burst. By "
+        "closed loop (--measure seconds; so long again at 80 % of that), backlogs, a burst. By "
         f"itself {DEFAULT['rounds']} rounds, at most {DEFAULT['budget'] / 60:.0f} minutes; with "
-        f"--quick {QUICK['rounds']}, at most {QUICK['budget']:.0f} seconds. --server-cpu is the "
+        f"--quick {QUICK['rounds']} without a burst, at most {QUICK['budget']:.0f} seconds. "
+        "--server-cpu is the "
         "watcher's core, --load-cpu the writer's; the tree is made in --path (/dev/shm)."
     )
 
 
-STANDALONE: Final = Standalone("watch", _about(), add_options, ("files", "path"), run)
+STANDALONE: Final = Standalone(WATCH.name, _about(), add_options, ("files", "path"), run)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from loadtest import _watch_words
-from loadtest._report import HERE, in_words
+from loadtest._report import filled
 from loadtest._watch_rows import CONTROL
 from loadtest._watch_table import TABLES, look, ordered
 
@@ -17,23 +15,12 @@ Row = Mapping[str, Any]
 
 def render(results: Mapping[str, Any]) -> str:
     """The report of the results that `_results.load` returns or `_results.save` was given."""
-    templates = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     analysis = results["analysis"]
-    return templates.get_template("watch_report.html.j2").render(
+    return filled(
+        "watch_report.html.j2",
+        results,
         whole=[*_watch_words.whole(analysis), *filter(None, [results["self_test"].get("said")])],
-        stopped=results["stopped"],
         loads=[_load(load) for load in analysis["loads"]] if analysis["rounds"] else [],
-        environment=[(name, in_words(value)) for name, value in results["environment"].items()],
-        options=[(name, in_words(value)) for name, value in results["options"].items()],
-        seed=results["seed"],
-        started=results["started"],
-        words={"servers": "file watchers"},
     )
 
 

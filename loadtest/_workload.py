@@ -67,7 +67,20 @@ DISK: Final = Workload(
     begin="asking",
     did="made",
 )
-WORKLOADS: Final = {one.name: one for one in (ECHO, FILE, DISK)}
+WATCH: Final = Workload(
+    name="watch",
+    unit="change",
+    servers="file watchers",
+    answer="the first report of it",
+    moves="what puts changes into words",
+    shows_bytes=False,
+    baseline="inotify",
+    control="inotify-again",
+    party="watcher",
+    begin="the system call",
+    did="told",
+)
+WORKLOADS: Final = {one.name: one for one in (ECHO, FILE, DISK, WATCH)}
 
 
 def of(load: Mapping[str, Any]) -> Workload:

@@ -8,20 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import trio
-from compare_measurements import LOAD, measurement
 from compare_process import compare
 
-from loadtest import _compare, _processes, _report, _results
-from loadtest.__main__ import main
+from loadtest import _processes, _results
 from loadtest._cells import BASELINE, Cell, Load
 from loadtest._compare import Plan, command, environment, measure
 from loadtest._echo_cells import ROWS
@@ -150,80 +146,6 @@ def test_a_whole_run_of_two_rounds(tmp_path: Path) -> None:
             assert found["errors"] == {}
             assert found["latency"]["service"]["histogram"]
     assert "A/A control" in done.stdout
-
-
-class Silent:
-    """A Progress that says nothing."""
-
-    def cell(self, round_number: int, rounds: int, cell: Cell) -> None: ...
-    def done(self, cell: Cell, measurement: Mapping[str, Any]) -> None: ...
-    def fewer(self, cells: int) -> None: ...
-
-
-def cells() -> list[Cell]:
-    return [Cell(row, LOAD) for row in ROWS[:2]]
-
-
-def test_a_process_that_cannot_be_ended_ends_the_run_and_keeps_the_finished_rounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = 0
-
-    async def measure_two(plan: Plan, cell: Cell) -> dict[str, Any]:
-        nonlocal made
-        made += 1
-        if made > 2:
-            raise _processes.Remains("processes 7 of this run could not be ended")
-        return measurement(cell.row)
-
-    monkeypatch.setattr(_compare, "measure", measure_two)
-    outcome = _compare.run(replace(plan(tmp_path), cells=cells(), rounds=3), Silent())
-    assert len(outcome.rounds) == 1
-    assert outcome.remains
-    assert outcome.stopped == "processes 7 of this run could not be ended"
-    assert outcome.unfinished is not None
-
-
-@pytest.mark.parametrize(("remains", "broken"), [(True, False), (False, True), (False, False)])
-def test_whatever_goes_wrong_at_the_end_the_results_are_saved_and_shown(
-    remains: bool,
-    broken: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def render(_: object) -> str:
-        if broken:
-            raise ValueError("no font\nat all")
-        return "<html>"
-
-    rounds = [
-        {
-            "number": number,
-            "seconds": 1.0,
-            "measurements": {cell.key: measurement(cell.row) for cell in cells()},
-        }
-        for number in range(2)
-    ]
-    outcome = _compare.Outcome(rounds=rounds, stopped="process 7 is left" if remains else "")
-    outcome.remains = remains
-    monkeypatch.setattr(_compare, "run", lambda plan, progress: outcome)
-    monkeypatch.setattr(_report, "render", render)
-    words = ["compare", "--only", "epoll", "--loads", "busy", "--connections", "20"]
-    code = main([*words, "--out", str(tmp_path)])
-    out, err = capsys.readouterr()
-    assert code == (1 if remains or broken else 0)
-    assert len(_results.load(tmp_path / "results.json")["rounds"]) == 2
-    assert "A/A control" in out
-    said = [line for line in err.splitlines() if line.startswith("loadtest compare: ")]
-    assert len(said) == remains + broken
-    if remains:
-        assert "process 7 is left" in said[0]
-        assert "Ended early: process 7 is left" in out
-    if broken:
-        assert "report.html cannot be written: ValueError: no font at all" in said[0]
-    assert (tmp_path / "report.html").exists() != broken
-    assert not list(tmp_path.glob("*.new"))
 
 
 # -- _processes

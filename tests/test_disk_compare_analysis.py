@@ -118,6 +118,14 @@ def test_a_reader_whose_io_submit_sleeps_is_called_blocking() -> None:
     assert "AIO, in bulk BLOCKS" not in text
 
 
+def test_one_read_at_a_time_it_is_said_who_sends_the_next_one_early() -> None:
+    load = run(aio_asyncio={})["analysis"]["loads"][0]
+    early = "sends the next one just before its caller has the last one's bytes"
+    assert early not in " ".join(COLUMNS.besides(load))
+    said = " ".join(COLUMNS.besides(load | {"key": "random-direct-1"}))
+    assert f"With one read at a time, AIO, in bulk {early}" in said
+
+
 def test_the_lag_of_loops_is_set_side_by_side() -> None:
     slow = measurement(BY_KEY["aio"])["latency"] | {"p99": 80_000.0}
     text = shown(run(aio_trio={}, threads_trio={"lag": slow}))

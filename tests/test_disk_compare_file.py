@@ -72,13 +72,17 @@ def test_it_keeps_a_name_where_that_was_asked_for(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
-def test_interrupted_while_it_is_written_it_leaves_nothing(place: Path) -> None:
-    def interrupt(written: int) -> None:
+def test_interrupted_while_it_is_written_it_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(fd: int, data: bytes) -> None:
+        os.write(fd, data)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(_disk_file, "_write", interrupt)
     for keep in (False, True):
         with pytest.raises(KeyboardInterrupt):
-            DataFile(place, 2 * MIB, SEED, keep, interrupt)
+            DataFile(place, 2 * MIB, SEED, keep)
         assert list(place.iterdir()) == []
 
 

@@ -10,13 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import diskmeasurements
 import psutil
 import pytest
 from compare_process import compare
-from diskfile import require_disk
+from diskfile import MIB, SEED, require_disk
 
 from loadtest import _disk_fio, _results
+from loadtest._disk_await import NO_NOWAIT, NOWAIT
+from loadtest._disk_cells import Load
+from loadtest._disk_compare import missing
+from loadtest._disk_file import DataFile
 
 SHORT = ["--size", "8m", "--only", "aio", "--loads", "random-direct-2", "--seed", "1"]
 SHORT += ["--warmup", "0.02", "--measure", "0.05"]
@@ -39,6 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--size", "1m", "--loads", "random-direct-512"], "has fewer blocks than"),
         (["--connections", "5"], "--connections is for echo and file"),
         (["--server-cpu", "4711"], "cores here are"),
+        (["--load-cpu", "0"], "--load-cpu is for other workloads"),
         (["--path", "/nosuch/place"], "is no directory"),
         (["--size", "900000g"], "needed: name another directory, or a smaller --size"),
     ],
@@ -54,6 +61,17 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert said in shown.err.splitlines()[-1]
     assert shown.out == ""
     assert not out.exists() or list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(not NOWAIT, reason=NO_NOWAIT)
+def test_nowait_is_unavailable_with_the_reason_where_a_file_refuses_it(place: Path) -> None:
+    cells = diskmeasurements.cells("nowait-asyncio", load=Load("random", False, 1))
+    with DataFile(place, MIB, SEED) as file:
+        assert missing(cells, file) == {}
+    with open("/proc/version", "rb") as refusing:  # as overlayfs does
+        found = missing(cells, SimpleNamespace(fd=refusing.fileno()))  # type: ignore[arg-type]
+    reason = found["nowait-asyncio@random-buffered-1"]
+    assert reason.startswith("RWF_NOWAIT is refused for a file there (Operation not supported)")
 
 
 def test_a_whole_run(place: Path) -> None:

@@ -1,6 +1,7 @@
 """What fanotify does, each fact a test: on it rests the watcher of that name.
 
-`pollers/fanotify.py` states them; sources are fanotify(7), fs/notify/fanotify/ and trying.
+`pollers/fanotify.py` states them; sources are fanotify(7), fs/notify/fanotify/ and trying.  What
+it cannot do, or not for everybody, is in test_fanotify_limits.py.
 """
 
 from __future__ import annotations
@@ -9,15 +10,11 @@ import errno
 import mmap
 import os
 import select
-import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fanotifygroup import ENTRIES, NAMES, Marked, kernel, seen, since_5_17
 
 from pollers import fanotify
 from pollers.fanotify import (
@@ -26,196 +23,22 @@ from pollers.fanotify import (
     FAN_CREATE,
     FAN_DELETE,
     FAN_DELETE_SELF,
-    FAN_EVENT_ON_CHILD,
     FAN_MODIFY,
     FAN_MOVED_FROM,
     FAN_MOVED_TO,
     FAN_ONDIR,
-    FAN_Q_OVERFLOW,
     FAN_RENAME,
-    FID,
-    INFO,
-    INFO_DFID,
-    INFO_DFID_NAME,
-    INFO_FID,
-    INFO_NEW_DFID_NAME,
-    INFO_OLD_DFID_NAME,
     METADATA,
     Event,
     Fanotify,
-    Handle,
-    Place,
     handle_of,
-    parse,
 )
-
-ENTRIES = FAN_ONDIR | FAN_EVENT_ON_CHILD
-NAMES = FAN_CREATE | FAN_DELETE | ENTRIES
-
-
-def refusal() -> OSError | None:
-    try:
-        Fanotify().close()
-    except OSError as error:
-        return error
-    return None
-
-
-REFUSAL = refusal()
-kernel = pytest.mark.skipif(REFUSAL is not None, reason=f"no fanotify here: {REFUSAL}")
-
-
-def renames() -> bool:
-    if REFUSAL is not None:
-        return False
-    with Fanotify() as group:
-        return group.targets
-
-
-since_5_17 = pytest.mark.skipif(not renames(), reason="FAN_RENAME came with Linux 5.17")
 
 
 @pytest.fixture
 def group() -> Iterator[Fanotify]:
     with Fanotify() as group:
         yield group
-
-
-class Marked:
-    """A directory with a mark."""
-
-    def __init__(self, group: Fanotify, path: Path, mask: int) -> None:
-        path.mkdir(exist_ok=True)
-        self.path = path
-        self.mask = mask
-        self._group = group
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            group.add_fd(fd, mask)
-            self.handle = handle_of(fd)
-        finally:
-            os.close(fd)
-
-    def place(self, name: str) -> Place:
-        return Place(self.handle, os.fsencode(name))
-
-
-def seen(group: Fanotify) -> list[tuple[int, bytes]]:
-    """The masks and names of what is queued, renames left out."""
-    return [(event.mask, event.place.name) for event in group.read() if event.place is not None]
-
-
-# The records.
-
-
-def test_the_structures_are_the_kernels() -> None:
-    assert METADATA.size == 24
-    assert INFO.size == 4
-    assert FID.size == 16  # fsid 8, handle_bytes 4, handle_type 4; f_handle begins here
-    packed = METADATA.pack(1, 3, 0, 24, FAN_RENAME, -1, 7)
-    assert packed[4] == 3
-    assert struct.unpack_from("=H", packed, 6) == (24,)
-    assert struct.unpack_from("=Q", packed, 8) == (FAN_RENAME,)
-    assert struct.unpack_from("=ii", packed, 16) == (-1, 7)
-
-
-handles = st.tuples(
-    st.binary(min_size=8, max_size=8),
-    st.integers(-(2**31), 2**31 - 1),
-    st.binary(max_size=fanotify.MAX_HANDLE),
-).map(Handle._make)
-names = st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name)
-places = st.tuples(handles, names).map(Place._make)
-masks = st.integers(0, 2**64 - 1)
-no = st.none()
-#: Overflow, an entry's event, and a rename with one or both of its sides.
-events = st.one_of(
-    st.tuples(masks, no, no, no, no),
-    st.tuples(masks, places, no, no, no | handles),
-    st.tuples(masks, no, places, places, no | handles),
-    st.tuples(masks, no, places, no, handles),
-    st.tuples(masks, no, no, places, handles),
-).map(Event._make)
-
-
-def record(kind: int, handle: Handle, name: bytes | None) -> bytes:
-    body = FID.pack(handle.fsid, len(handle.data), handle.type) + handle.data
-    if name is not None:
-        body += name + b"\0"
-    body += b"\0" * (-len(body) % 4)  # the kernel's FANOTIFY_EVENT_ALIGN
-    return INFO.pack(kind, 0, INFO.size + len(body)) + body
-
-
-def packed(event: Event, extra: bytes = b"") -> bytes:
-    """As fs/notify/fanotify/fanotify_user.c copies it to the user."""
-    body = extra
-    for kind, place in (
-        (INFO_OLD_DFID_NAME, event.old),
-        (INFO_NEW_DFID_NAME, event.new),
-        (INFO_DFID_NAME, event.place),
-    ):
-        if place is not None:
-            body += record(kind, place.directory, place.name)
-    if event.target is not None:
-        body += record(INFO_FID, event.target, None)
-    return METADATA.pack(METADATA.size + len(body), 3, 0, METADATA.size, event.mask, -1, 0) + body
-
-
-@settings(max_examples=40)
-@given(st.lists(events, max_size=6))
-def test_parse_gives_back_what_was_packed(events: list[Event]) -> None:
-    assert parse(b"".join(packed(event) for event in events)) == events
-
-
-@settings(max_examples=40)
-@given(events, st.sampled_from([4, 5, 99]), st.binary(max_size=20))
-def test_records_of_other_types_are_skipped(event: Event, kind: int, body: bytes) -> None:
-    extra = INFO.pack(kind, 0, INFO.size + len(body)) + body
-    assert parse(packed(event, extra)) == [event]
-
-
-@given(handles)
-def test_a_handle_without_a_name_is_the_directory_itself(handle: Handle) -> None:
-    body = record(INFO_DFID, handle, None)
-    head = METADATA.pack(METADATA.size + len(body), 3, 0, METADATA.size, FAN_ATTRIB, -1, 0)
-    (event,) = parse(head + body)
-    assert event.place is not None
-    # Where its bytes are no multiple of four the padding follows.
-    assert event.place == Place(handle, b".")
-
-
-@given(st.binary(max_size=200))
-def test_parse_takes_anything(buffer: bytes) -> None:
-    """Either all of it is events, or it says that it is not."""
-    try:
-        parse(buffer)
-    except ValueError:
-        return
-
-
-@settings(max_examples=40)
-@given(events, st.data())
-def test_parse_refuses_what_is_cut_off(event: Event, data: st.DataObject) -> None:
-    whole = packed(event)
-    cut = data.draw(st.integers(1, len(whole) - 1))
-    with pytest.raises(ValueError, match="fanotify"):
-        parse(whole[:cut])
-
-
-@settings(max_examples=40)
-@given(events, st.data())
-def test_parse_refuses_records_whose_lengths_lie(event: Event, data: st.DataObject) -> None:
-    """A length of 0 would go on for ever, and one that is too long reads what is not there."""
-    whole = bytearray(packed(event._replace(place=Place(Handle(b"fsfsfsfs", 1, b"1234"), b"n"))))
-    length = data.draw(st.integers(0, 3) | st.integers(len(whole), 2**16 - 1))
-    struct.pack_into("=H", whole, METADATA.size + 2, length)
-    with pytest.raises(ValueError, match="record"):
-        parse(bytes(whole))
-
-
-def test_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 4"):
-        parse(METADATA.pack(24, 4, 0, 24, 0, -1, 0))
 
 
 # The group and its marks.
@@ -463,144 +286,3 @@ def test_writes_by_another_hard_link_are_silent(group: Fanotify, tmp_path: Path)
     os.link(marked.path / "file", tmp_path / "outside")
     (tmp_path / "outside").write_bytes(b"new")
     assert seen(group) == []
-
-
-# Limits and rights.
-
-
-@kernel
-def test_a_full_queue_says_so_once_and_forgets(group: Fanotify, tmp_path: Path) -> None:
-    limit = int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())
-    (tmp_path / "file").touch()
-    Marked(group, tmp_path, NAMES)
-    directory = os.fsencode(tmp_path)
-    for number in range(limit + 500):  # no name twice, as that would be merged
-        os.link(directory + b"/file", directory + b"/%d" % number)
-        os.unlink(directory + b"/%d" % number)
-    events = []
-    while more := group.read():
-        events += more
-    assert len(events) == limit + 1
-    assert events[-1] == Event(FAN_Q_OVERFLOW)
-    (tmp_path / "again").touch()
-    assert seen(group) == [(FAN_CREATE, b"again")]  # it goes on
-
-
-#: As any user, from Linux 5.13 on.
-UNPRIVILEGED = """
-import os, sys
-from pollers.fanotify import *
-os.chmod(".", 0o755)
-if not os.getuid():
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
-try:
-    group = Fanotify()
-except OSError as error:
-    sys.exit(f"refused {error}")
-fd = os.open(sys.argv[1], os.O_RDONLY)
-group.add_fd(fd, FAN_CREATE | FAN_ONDIR)
-print("ready", flush=True)
-sys.stdin.readline()
-(event,) = group.read()
-print(event.place.name, event.place.directory == handle_of(fd), flush=True)
-"""
-
-
-@kernel
-def test_any_user_may_have_it(tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents):
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    with subprocess.Popen(
-        [sys.executable, "-c", UNPRIVILEGED, str(tmp_path)],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        if child.stdout.readline() != "ready\n":
-            pytest.skip(f"a user without rights has no fanotify here: {child.stderr.read()}")
-        (tmp_path / "file").mkdir()
-        out, _ = child.communicate("\n", timeout=30)
-    assert out == "b'file' True\n"
-
-
-#: In a user namespace of its own a process has limits of its own.
-FEW = """
-import ctypes, os, sys
-from pollers.fanotify import *
-CLONE_NEWUSER = 0x10000000
-if ctypes.CDLL(None).unshare(CLONE_NEWUSER):
-    sys.exit("unshare")
-try:
-    with open(f"/proc/sys/user/max_fanotify_{sys.argv[1]}", "w") as limit:
-        limit.write("3")
-except OSError:
-    sys.exit("unshare")
-groups = [Fanotify()]
-try:
-    for name in "abcd":
-        if sys.argv[1] == "groups":
-            groups.append(Fanotify())
-        os.mkdir(name)
-        groups[0].add_fd(os.open(name, os.O_RDONLY), FAN_CREATE)
-except OSError as error:
-    print(name, error)
-"""
-
-
-@kernel
-@pytest.mark.parametrize(
-    ("what", "last", "number"),
-    [("groups", "c", errno.EMFILE), ("marks", "d", errno.ENOSPC)],
-)
-def test_a_limit_says_what_to_raise(tmp_path: Path, what: str, last: str, number: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FEW, what],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    if done.stderr == "unshare\n":
-        pytest.skip("this system lets no process make a user namespace with limits of its own")
-    assert done.stdout.startswith(f"{last} [Errno {number}] "), done
-    assert f"sysctl -w fs.fanotify.max_user_{what}=" in done.stdout
-
-
-@kernel
-def test_a_file_system_without_what_it_needs_is_said(group: Fanotify) -> None:
-    """/proc has no file handles that name_to_handle_at(2) gives before Linux 6.5, or no id."""
-    fd = os.open("/proc/self", os.O_RDONLY)
-    said = ""
-    try:
-        group.add_fd(fd, FAN_CREATE | FAN_ONDIR)
-    except OSError as error:
-        said = str(error)
-    finally:
-        os.close(fd)
-    assert not said or "use another watcher" in said
-
-
-def test_without_fanotify_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a kernel without it: the number of a call that does not exist."""
-    monkeypatch.setattr(fanotify, "NR_FANOTIFY_INIT", 2**30)
-    with pytest.raises(OSError, match="fanotify") as refused:
-        Fanotify()
-    assert refused.value.errno == errno.ENOSYS
-
-
-def test_a_refusal_for_want_of_rights_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a container's seccomp filter, or a kernel before 5.13 for who is not root."""
-
-    def refuse(name: str, number: int, *args: object) -> int:
-        raise OSError(errno.EPERM, name)
-
-    monkeypatch.setattr(fanotify, "syscall", refuse)
-    with pytest.raises(PermissionError, match="only root may use it here"):
-        Fanotify()

@@ -10,15 +10,12 @@ import mmap
 import os
 import select
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from namespaces import limited
 
 from pollers import inotify
 from pollers.inotify import (
@@ -37,7 +34,6 @@ from pollers.inotify import (
     IN_Q_OVERFLOW,
     Event,
     Inotify,
-    parse,
 )
 
 if inotify._init1 is None:  # where libc has it, it has to work
@@ -57,50 +53,7 @@ def seen(watch: Inotify) -> list[tuple[int, bytes]]:
     return [(event.mask, event.name) for event in watch.read()]
 
 
-# The record, and the instance.
-
-
-def test_the_header_is_the_kernels() -> None:
-    assert HEADER.size == 16
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(-1, 2**31 - 1),
-            st.integers(0, 2**32 - 1),
-            st.integers(0, 2**32 - 1),
-            st.binary(max_size=255).filter(lambda name: b"\0" not in name),
-        ),
-        max_size=10,
-    ),
-    st.sampled_from([1, 4, 16, 32]),
-)
-def test_parse_gives_back_what_was_packed(
-    events: list[tuple[int, int, int, bytes]], unit: int
-) -> None:
-    """Whatever the padding: the kernel's is to the header's size, and with one NUL at least."""
-    buffer = b""
-    for wd, mask, cookie, name in events:
-        padded = name + b"\0" * (unit - len(name) % unit) if name else b""
-        buffer += HEADER.pack(wd, mask, cookie, len(padded)) + padded
-    assert parse(buffer) == [Event(*event) for event in events]
-
-
-@given(st.binary(max_size=200))
-def test_parse_takes_anything(buffer: bytes) -> None:
-    """Either all of it is events, or it says that it is not."""
-    try:
-        events = parse(buffer)
-    except ValueError:
-        return
-    assert len(events) * HEADER.size + sum(len(event.name) for event in events) <= len(buffer)
-
-
-@pytest.mark.parametrize("cut", [1, 15, 16, 20, 31])
-def test_parse_refuses_what_is_cut_off(cut: int) -> None:
-    with pytest.raises(ValueError, match="inotify event"):
-        parse((HEADER.pack(1, IN_CREATE, 0, 16) + b"name".ljust(16, b"\0"))[:cut])
+# The instance.
 
 
 def test_it_does_not_block_and_is_not_inherited(watch: Inotify) -> None:
@@ -362,18 +315,9 @@ def test_a_full_queue_says_so_once_and_forgets(
     assert seen(watch) == [(IN_ATTRIB, b"file-1")]  # it goes on
 
 
-#: In a user namespace of its own a process has limits of its own.
 FEW = """
-import ctypes, os, sys
+import os
 from pollers.inotify import IN_CREATE, Inotify
-CLONE_NEWUSER = 0x10000000
-if ctypes.CDLL(None).unshare(CLONE_NEWUSER):
-    sys.exit("unshare")
-try:
-    with open(f"/proc/sys/user/max_inotify_{sys.argv[1]}", "w") as limit:
-        limit.write("3")
-except OSError:
-    sys.exit("unshare")
 watches = [Inotify()]
 try:
     for name in "abcd":
@@ -391,17 +335,9 @@ except OSError as error:
     [("instances", "c", errno.EMFILE), ("watches", "d", errno.ENOSPC)],
 )
 def test_a_limit_says_what_to_raise(tmp_path: Path, what: str, last: str, number: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FEW, what],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    if done.stderr == "unshare\n":
-        pytest.skip("this system lets no process make a user namespace with limits of its own")
-    assert done.stdout.startswith(f"{last} [Errno {number}] "), done
-    assert f"sysctl -w fs.inotify.max_user_{what}=" in done.stdout
+    said = limited(FEW, {f"max_inotify_{what}": 3}, what, cwd=tmp_path)
+    assert said.startswith(f"{last} [Errno {number}] "), said
+    assert f"sysctl -w fs.inotify.max_user_{what}=" in said
 
 
 def test_without_inotify_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

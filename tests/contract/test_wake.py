@@ -68,7 +68,8 @@ def test_a_wake_from_a_thread(poller: Poller, pair: Pair, timeout: float | None)
     poller.poll(0)
 
     def later() -> None:
-        time.sleep(0.02)  # most likely poll() waits by then; the contract holds if it does not
+        # poll() waits by then, most likely; nothing portable tells, and it must hold if not, too.
+        time.sleep(0.02)
         poller.wake()
 
     start = time.monotonic()

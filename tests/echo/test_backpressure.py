@@ -87,7 +87,7 @@ def test_peers_that_never_read(server: EchoServer) -> None:
             growth = server.rss() - before
             assert growth < PEERS * BOUND, f"{growth / PEERS / 1024:.0f} KiB a peer"
             cpu = server.cpu()
-            time.sleep(WINDOW)
+            time.sleep(WINDOW)  # of what it does while it can do nothing, this much is looked at
             assert server.cpu() - cpu < SHARE * WINDOW
             echo(other, source[:MIB])
             with server.connect() as newcomer:
@@ -124,7 +124,7 @@ def test_stalls_are_counted(combination: Combination, server: EchoServer) -> Non
         line = settled(server, peers, source)
         stalls = line["stalls"] - before["stalls"]
         assert stalls == 0 if combination.loop == "trio" else 0 < stalls < 1000
-        time.sleep(WINDOW / 5)
+        time.sleep(WINDOW / 5)  # a stall that lasts is the same one: so long none is counted
         assert server.counters()["stalls"] == line["stalls"]
 
 

@@ -51,7 +51,9 @@ def test_reset_in_mid_message(server: EchoServer) -> None:
             with suppress(BlockingIOError):
                 sock.send(source[:sent])
             reset(sock)
-        after = server.until(lambda line: line["open"] == 1)
+        # Only one may be open before all have been accepted, too.
+        accepted = before["accepted"] + 41
+        after = server.until(lambda line: line["accepted"] == accepted and line["open"] == 1)
         echo(other, source)
     assert after["closed"] - before["closed"] == 40
     assert after["resets"] - before["resets"] == 40
@@ -133,7 +135,7 @@ def test_out_of_fds(start: Callable[..., EchoServer]) -> None:
         until(lambda: len(answered(waiting)) == line["open"])
         said, cpu, since = len(server.stderr()), server.cpu(), time.monotonic()
         errors = line["accept_errors"]
-        time.sleep(WINDOW)
+        time.sleep(WINDOW)  # of what it does while it can do nothing, this much is looked at
         passed = time.monotonic() - since
         assert server.cpu() - cpu < SHARE * passed
         assert len(server.stderr()) - said <= passed + 1
@@ -176,7 +178,7 @@ def test_out_of_fds_elsewhere(combination: Combination, start: Callable[..., Ech
                 sock.sendall(b"hello")
         until(lambda: len(answered(waiting)) > NOFILE / 2)
         cpu, since = server.cpu(), time.monotonic()
-        time.sleep(WINDOW)
+        time.sleep(WINDOW)  # of what it does while it can do nothing, this much is looked at
         assert server.cpu() - cpu < 0.25 * (time.monotonic() - since)
         closed = 0
         while waiting:
