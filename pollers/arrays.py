@@ -31,7 +31,8 @@ from pollers.syscall import MACHINE, check
 Arrays: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 PollArrays: TypeAlias = Callable[[float | None, int], Arrays]
 
-#: struct epoll_event is packed on x86_64 only.  CPython and we leave the upper half of `data` be.
+#: struct epoll_event is packed on x86_64 only.  `fd` is a member of the union `data`: it begins
+#: where that does, whatever the byte order.
 EPOLL_EVENT: Final = np.dtype(
     {
         "names": ["events", "fd"],

@@ -239,6 +239,8 @@ def _try_out(poller: Poller) -> None:
         fd = reader.fileno()
         poller.register(fd, POLLIN)
         early = poller.poll(0)
+        poller.unregister(fd)  # while nothing has happened: aio has a poll to cancel then
+        poller.register(fd, POLLIN)
         writer.send(b"x")
         late = poller.poll(PROBE_TIMEOUT)
         poller.unregister(fd)

@@ -267,7 +267,7 @@ class BulkReader:
         try:
             context.close()
         finally:
-            if context.closed:  # else a signal handler raised too early, and it is to be repeated
+            if context.closed:  # else a signal handler raised too early; close() again
                 self._buffers.close()
                 if self._single is not None:
                     self._single.close()

@@ -9,6 +9,8 @@ Facts
 *   Its EAGAIN is not free: the kernel has *begun* to read the missing pages (read-ahead), into the
     page cache.  A direct read after it would be the second read of the same blocks.
 *   cachestat(2) (Linux 6.5) counts the pages of a range that are in memory, and reads nothing.
+    On overlayfs it counts those of the overlay's own inode, which has none: 0, and no error, for
+    a file that is in memory as a whole (by the inode of the layer below; seen on Linux 6.18).
 *   Before a direct read the kernel writes dirty pages of the range to the disk and waits for that,
     inside of io_submit(2); after a direct write it drops the cached ones.  What was written
     before a read began is seen on both ways, whoever wrote it.
@@ -21,7 +23,8 @@ What does this mean for us?
 *   What is freshly written is dirty and in memory: reading it here does not block, and reading it
     directly does.
 *   A short answer is the end of the file only if fstat(2) says so.  All else is read directly,
-    everything where the filesystem has no RWF_NOWAIT: the counters have only misses then.
+    everything where the filesystem has no RWF_NOWAIT: the counters have only misses then.  On
+    overlayfs, a container's usual root, the page cache serves nobody here; a volume is served.
 *   Both ways cost what they cost for each read: on cold files this adds 3 us, on hot ones it
     spares the disk.
 """

@@ -18,8 +18,7 @@ What does this mean for us?
 ---------------------------
 *   A read is any offset and count.  It is rounded outwards into a buffer of ours, and what was
     asked for is handed out as a slice of that.
-*   Control block, buffer and place in the ring are one thing, a *slot*, with addresses that never
-    change: a read writes its fd, length and offset into a control block that is otherwise ready.
+*   Control block, buffer and place in the ring are one thing, a *slot* (pollers.aio.diskslots).
 *   Reads are queued and sent together, by one io_submit for all that are queued and have a buffer.
     Whoever runs the loop calls `flush()` at the end of a turn, and `reap()` when the eventfd is
     readable; `reap()` sends what its callbacks queued.  Nobody else has to remember a read:
@@ -41,10 +40,7 @@ import os
 from collections import OrderedDict, deque
 from typing import Self
 
-import numpy as np
-
 from pollers.aio import eventfd
-from pollers.aio.abi import IOCB, IOCB_CMD_PREAD, IOCB_FLAG_RESFD
 from pollers.aio.buffers import Buffers
 from pollers.aio.context import Context
 from pollers.aio.counters import DiskCounters, submit
@@ -52,6 +48,7 @@ from pollers.aio.direct import ALIGNMENT as ALIGNMENT
 from pollers.aio.direct import DirectFile as DirectFile
 from pollers.aio.direct import check_alignment
 from pollers.aio.direct import open_direct as open_direct
+from pollers.aio.diskslots import DiskSlots
 from pollers.aio.reads import NO_SLOT, PATIENCE, Done
 from pollers.aio.reads import Block as Block
 from pollers.aio.reads import Ticket as Ticket
@@ -90,12 +87,9 @@ class DiskReader:
             # to what rounding `block` itself up makes of it.
             self._buffers = Buffers(depth, block + alignment, alignment)
             undo.pop_all()
-        self._prepare_iocbs()
+        self._slots = DiskSlots(self._buffers, self._eventfd)
         #: Reads that the kernel does not have yet, oldest first; a cancelled one leaves at once.
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
-        #: slot -> the read that it is for, while the kernel has it.
-        self._tickets: list[Ticket | None] = [None] * depth
-        self._in_flight = 0
         #: Outcomes that nobody was told of yet.
         self._finished: deque[tuple[Ticket, Block]] = deque()
         #: Whether flush() left reads behind, for want of a buffer.
@@ -125,7 +119,7 @@ class DiskReader:
         """Send to the kernel all that is queued, as far as there are buffers."""
         self._check_open()
         while self._queue and self._buffers.free:
-            if not self._send(self._load()):
+            if not self._send(self._slots.load(self._queue, self._closed_meanwhile)):
                 break
         self._starved = bool(self._queue)
         if self._finished:  # a read that the kernel refused; a `done` is called by reap() only
@@ -153,7 +147,7 @@ class DiskReader:
         self._starved = False  # the flush() to come makes a nudge superfluous
         # Before the ring is read, so that a completion in between is signalled again.
         eventfd.clear(self._eventfd)
-        if self._in_flight:
+        if self._slots.in_flight:
             self._collect()
         called = 0
         try:
@@ -183,7 +177,7 @@ class DiskReader:
     @property
     def pending(self) -> int:
         """Reads that are queued, with the kernel (cancelled ones too), or about to be told of."""
-        return len(self._queue) + self._in_flight + len(self._finished)
+        return len(self._queue) + self._slots.in_flight + len(self._finished)
 
     @property
     def waiting(self) -> int:
@@ -196,8 +190,6 @@ class DiskReader:
         No `done` is called any more.  The views of blocks that were not released can still be
         read.  In a forked child the parent's reads are left alone.
         """
-        if self.closed:
-            return
         self.closed = True
         self._starved = False
         self._queue.clear()
@@ -205,10 +197,12 @@ class DiskReader:
         try:
             self._context.close()
         finally:
-            self._in_flight = 0
-            self._tickets.clear()
-            self._buffers.close()
-            os.close(self._eventfd)
+            if self._context.closed:  # else a signal handler raised too early; close() again
+                self._slots.forget()
+                self._buffers.close()
+                fd, self._eventfd = self._eventfd, -1
+                if fd >= 0:
+                    os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -218,59 +212,18 @@ class DiskReader:
 
     # -- slots
 
-    def _prepare_iocbs(self) -> None:
-        iocbs = np.zeros(self.depth, IOCB)
-        iocbs["data"] = np.arange(self.depth)
-        iocbs["opcode"] = IOCB_CMD_PREAD
-        iocbs["buf"] = self._buffers.addresses
-        iocbs["flags"] = IOCB_FLAG_RESFD
-        iocbs["resfd"] = self._eventfd
-        # The columns that each read writes, as memoryviews: an item of a numpy array costs twice
-        # as much to set, and whole columns pay only for hundreds of reads at once.
-        self._fds = iocbs["fd"].data
-        self._lengths = iocbs["nbytes"].data
-        self._offsets = iocbs["offset"].data
-        first = iocbs.ctypes.data
-        self._iocbs_at = [first + slot * IOCB.itemsize for slot in range(self.depth)]
-        to_submit = np.zeros(self.depth, np.uint64)
-        self._to_submit_at = to_submit.ctypes.data
-        self._to_submit = to_submit.data
-
-    def _load(self) -> list[int]:
-        """Fill control blocks from the queue, and list them in `_to_submit`.  Return the slots."""
-        queue, free = self._queue, self._buffers.free
-        slots: list[int] = []
-        while queue and free:
-            ticket, _ = queue.popitem(last=False)
-            file = ticket.file
-            if file.fd < 0:
-                self._fail(ticket, errno.EBADF)
-                continue
-            slot = free.pop()
-            unit = file.alignment.offset
-            start = ticket.offset - ticket.offset % unit
-            self._fds[slot] = file.fd
-            self._offsets[slot] = start
-            self._lengths[slot] = -(-(ticket.offset + ticket.count) // unit) * unit - start
-            self._tickets[slot] = ticket
-            self._to_submit[len(slots)] = self._iocbs_at[slot]
-            slots.append(slot)
-        return slots
-
     def _send(self, slots: list[int]) -> bool:
-        """Submit `_to_submit`, in one call unless one of it is bad.  False: try again later."""
-        sent, total = 0, len(slots)
+        """Submit what was loaded, in one call unless one of it is bad.  False: try again later."""
+        at, sent, total = self._slots.to_submit_at, 0, len(slots)
         # Counted before: an exception of a signal handler must not lose what the kernel has.
-        self._in_flight += total
+        self._slots.in_flight += total
         while sent < total:
             try:
-                sent += submit(
-                    self._context, self._counters, self._to_submit_at + 8 * sent, total - sent
-                )
+                sent += submit(self._context, self._counters, at + 8 * sent, total - sent)
                 self._refusals = 0
             except OSError as error:
                 if error.errno == errno.EAGAIN:
-                    if self._in_flight > total - sent:
+                    if self._slots.in_flight > total - sent:
                         self._put_back(slots[sent:])  # a completion will come: reap() tries again
                         return False
                     self._refusals += 1
@@ -283,16 +236,19 @@ class DiskReader:
     def _put_back(self, slots: list[int]) -> None:
         """Return to the head of the queue what the kernel has no room for."""
         for slot in reversed(slots):
-            ticket = self._vacate(slot)
+            ticket = self._slots.vacate(slot)
             self._buffers.free.append(slot)
             self._queue[ticket] = None
             self._queue.move_to_end(ticket, last=False)
 
     def _refuse(self, slot: int, number: int) -> None:
         """The kernel did not take this one: its buffer is free, and the outcome known."""
-        ticket = self._vacate(slot)
+        ticket = self._slots.vacate(slot)
         self._buffers.free.append(slot)
         self._fail(ticket, number)
+
+    def _closed_meanwhile(self, ticket: Ticket) -> None:
+        self._fail(ticket, errno.EBADF)
 
     def _fail(self, ticket: Ticket, number: int) -> None:
         """Leave word for reap()."""
@@ -300,19 +256,12 @@ class DiskReader:
         block = Block(self, NO_SLOT, memoryview(b""), ticket.error(number))
         self._finished.append((ticket, block))
 
-    def _vacate(self, slot: int) -> Ticket:
-        ticket = self._tickets[slot]
-        assert ticket is not None, f"slot {slot} is nobody's"
-        self._tickets[slot] = None
-        self._in_flight -= 1
-        return ticket
-
     def _collect(self) -> None:
         """Take from the ring all that has completed: `depth` at most, so that one call will do."""
         slots, results = self._context.completions(0, self.depth, 0)
-        buffers, counters = self._buffers, self._counters
+        buffers, counters, vacate = self._buffers, self._counters, self._slots.vacate
         for slot, result in zip(slots.tolist(), results.tolist(), strict=True):
-            ticket = self._vacate(slot)
+            ticket = vacate(slot)
             if ticket.done is None:
                 buffers.free.append(slot)
             elif result < 0:

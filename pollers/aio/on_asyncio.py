@@ -24,13 +24,13 @@ from types import TracebackType
 from typing import Self
 
 from pollers.aio.cached import CachedFile
-from pollers.aio.counters import DiskCounters
 from pollers.aio.direct import ALIGNMENT, DirectFile
 from pollers.aio.disk import DiskReader
+from pollers.aio.hosted import Hosted
 from pollers.aio.whole import WholeRead
 
 
-class AsyncioReader:
+class AsyncioReader(Hosted["asyncio.Future[bytes]"]):
     """Up to `depth` direct reads under way, in blocks of `block` bytes; the rest waits in order.
 
     The arguments are DiskReader's.  To be used by `async with`, which raises OSError, with the
@@ -45,29 +45,15 @@ class AsyncioReader:
         alignment: int = ALIGNMENT,
         count_switches: bool = False,
     ) -> None:
-        self._depth = depth
-        self._block = block
-        self._alignment = alignment
-        self._count_switches = count_switches
-        self._reader: DiskReader | None = None
+        super().__init__(depth, block, alignment=alignment, count_switches=count_switches)
         self._flushing = False
-        #: Reads that somebody awaits.
-        self._awaited: dict[asyncio.Future[bytes], WholeRead] = {}
-        #: Why completions cannot be had any more: the kernel refuses io_getevents(2).
-        self._broken: OSError | None = None
         #: Set when a reader that is being left has nothing under way any more.
         self._drained: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._reader is not None:
-            raise ValueError("this disk reader was entered before; make another one")
+        self._check_new()
         self._loop = asyncio.get_running_loop()
-        reader = DiskReader(
-            self._depth,
-            self._block,
-            alignment=self._alignment,
-            count_switches=self._count_switches,
-        )
+        reader = self._make()
         try:
             self._loop.add_reader(reader.fileno(), self._reap)
         except BaseException:
@@ -82,8 +68,7 @@ class AsyncioReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        reader = self._open()
-        self._end_all(ValueError, "the disk reader was closed during this read")
+        reader = self._leave()
         self._drained = self._loop.create_future()
         try:
             if reader.pending and self._broken is None:
@@ -98,11 +83,7 @@ class AsyncioReader:
         Raises OSError for what the disk or the kernel refuses, ValueError for an alignment beyond
         the reader's, and where the reader is not open or is closed meanwhile.
         """
-        reader = self._open()
-        if self._drained is not None:
-            raise ValueError("operation on a closed disk reader")
-        if self._broken is not None:
-            raise OSError(*self._broken.args)
+        reader = self._usable()
         if not isinstance(file, CachedFile):
             return await self._read_direct(reader, file, offset, count)
         parts: list[bytes] = []
@@ -118,11 +99,6 @@ class AsyncioReader:
                 break
             await asyncio.sleep(0)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @property
-    def counters(self) -> DiskCounters:
-        """What this reader did since it was made; reads from the page cache are not among it."""
-        return self._open().counters
 
     async def _read_direct(
         self, reader: DiskReader, file: DirectFile, offset: int, count: int
@@ -156,27 +132,13 @@ class AsyncioReader:
 
     def _reap(self) -> None:
         reader = self._open()
-        try:
-            reader.reap()
-        except OSError as error:
-            self._broken = error
+        going = self._tell(reader)
+        if not going:
             self._loop.remove_reader(reader.fileno())
-            self._end_all(OSError, *error.args)
-            if self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
-            return
-        if self._drained is not None and not reader.pending and not self._drained.done():
-            self._drained.set_result(None)
+        drained = self._drained
+        if drained is not None and not drained.done() and not (going and reader.pending):
+            drained.set_result(None)
 
-    def _end_all(self, kind: type[Exception], *words: object) -> None:
-        """End every read that somebody awaits with an exception of its own."""
-        for future, whole in self._awaited.items():
-            whole.cancel()
-            if not future.done():
-                future.set_exception(kind(*words))
-        self._awaited.clear()
-
-    def _open(self) -> DiskReader:
-        if self._reader is None:
-            raise ValueError("this disk reader is not open: use it by `async with`")
-        return self._reader
+    def _end(self, waiter: asyncio.Future[bytes], error: Exception) -> None:
+        if not waiter.done():
+            waiter.set_exception(error)

@@ -28,13 +28,13 @@ import outcome
 import trio
 
 from pollers.aio.cached import CachedFile
-from pollers.aio.counters import DiskCounters
 from pollers.aio.direct import ALIGNMENT, DirectFile
 from pollers.aio.disk import DiskReader
+from pollers.aio.hosted import Hosted
 from pollers.aio.whole import WholeRead
 
 
-class TrioReader:
+class TrioReader(Hosted[trio.lowlevel.Task]):
     """Up to `depth` direct reads under way, in blocks of `block` bytes; the rest waits in order.
 
     The arguments are DiskReader's.  To be used by `async with`, which raises OSError, with the
@@ -49,34 +49,19 @@ class TrioReader:
         alignment: int = ALIGNMENT,
         count_switches: bool = False,
     ) -> None:
-        self._depth = depth
-        self._block = block
-        self._alignment = alignment
-        self._count_switches = count_switches
-        self._reader: DiskReader | None = None
-        self._leaving = False
+        super().__init__(depth, block, alignment=alignment, count_switches=count_switches)
         #: Where the task that flushes is parked, until the first read of a batch of tasks.
         self._to_flush = trio.lowlevel.ParkingLot()
-        #: Reads that a task awaits.
-        self._awaited: dict[trio.lowlevel.Task, WholeRead] = {}
         #: Around the tasks that serve, and set at their end.
         self._serving = trio.CancelScope()
         self._served = trio.Event()
-        #: Why completions cannot be had any more: the kernel refuses io_getevents(2).
-        self._broken: OSError | None = None
         #: Set once nothing is under way any more.
         self._drained = trio.Event()
 
     async def __aenter__(self) -> Self:
-        if self._reader is not None:
-            raise ValueError("this disk reader was entered before; make another one")
+        self._check_new()
         await trio.lowlevel.checkpoint()
-        reader = self._reader = DiskReader(
-            self._depth,
-            self._block,
-            alignment=self._alignment,
-            count_switches=self._count_switches,
-        )
+        reader = self._reader = self._make()
         trio.lowlevel.spawn_system_task(self._serve, reader)
         return self
 
@@ -86,9 +71,7 @@ class TrioReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        reader = self._open()
-        self._leaving = True
-        self._end_all(ValueError, "the disk reader was closed during this read")
+        reader = self._leave()
         with trio.CancelScope(shield=True):
             if reader.pending and self._broken is None:
                 await self._drained.wait()
@@ -102,11 +85,7 @@ class TrioReader:
         Raises OSError for what the disk or the kernel refuses, ValueError for an alignment beyond
         the reader's, and where the reader is not open or is closed meanwhile.
         """
-        reader = self._open()
-        if self._leaving:
-            raise ValueError("operation on a closed disk reader")
-        if self._broken is not None:
-            raise OSError(*self._broken.args)
+        reader = self._usable()
         await trio.lowlevel.checkpoint_if_cancelled()
         if not isinstance(file, CachedFile):
             return await self._read_direct(reader, file, offset, count)
@@ -124,11 +103,6 @@ class TrioReader:
                 break
             await trio.lowlevel.checkpoint()
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @property
-    def counters(self) -> DiskCounters:
-        """What this reader did since it was made; reads from the page cache are not among it."""
-        return self._open().counters
 
     async def _read_direct(
         self, reader: DiskReader, file: DirectFile, offset: int, count: int
@@ -168,24 +142,11 @@ class TrioReader:
     async def _reap_for_ever(self, reader: DiskReader) -> None:
         while True:
             await trio.lowlevel.wait_readable(reader.fileno())
-            try:
-                reader.reap()
-            except OSError as error:
-                self._broken = error
-                self._end_all(OSError, *error.args)
+            if not self._tell(reader):
                 self._drained.set()
                 return
             if self._leaving and not reader.pending:
                 self._drained.set()
 
-    def _end_all(self, kind: type[Exception], *words: object) -> None:
-        """End every read that a task awaits with an exception of its own."""
-        for task, whole in self._awaited.items():
-            whole.cancel()
-            trio.lowlevel.reschedule(task, outcome.Error(kind(*words)))
-        self._awaited.clear()
-
-    def _open(self) -> DiskReader:
-        if self._reader is None:
-            raise ValueError("this disk reader is not open: use it by `async with`")
-        return self._reader
+    def _end(self, waiter: trio.lowlevel.Task, error: Exception) -> None:
+        trio.lowlevel.reschedule(waiter, outcome.Error(error))

@@ -111,7 +111,7 @@ class EchoService:
 
 
 def _batches(poller: Poller, options: EchoOptions) -> Batches:
-    """Raises CannotServe where there is no Linux AIO, or no numpy."""
+    """Raises CannotServe where there is no Linux AIO, no numpy, or no context to be had."""
     found = pollers.probe("aio")
     if not found.available:
         raise CannotServe(
@@ -119,7 +119,12 @@ def _batches(poller: Poller, options: EchoOptions) -> Batches:
         )
     from servers.echo.reactor_batch import Batches
 
-    return Batches(poller, options.max_events)
+    try:
+        return Batches(poller, options.max_events)
+    except OSError as error:  # fs.aio-max-nr was used up since
+        raise CannotServe(
+            f"--backend batch rests on Linux AIO: {error.strerror}; use --backend copy"
+        ) from error
 
 
 def serve(options: EchoOptions, listener: socket.socket, announce: Callable[..., Any]) -> None:

@@ -55,7 +55,7 @@ def test_no_more_than_depth_are_under_way(host: Any, file: DirectFile, content: 
             async def read(at: int) -> bytes:
                 nonlocal most
                 part = await reader.read(file, at, 1000)
-                most = max(most, reader._reader._in_flight)
+                most = max(most, reader._reader._slots.in_flight)
                 return bytes(part)
 
             parts = await host.gather([lambda at=at: read(at) for at in range(0, 50_000, 1000)])
@@ -126,7 +126,7 @@ def test_reads_are_cancelled_at_any_moment_and_bytes_stay_right(
                 nonlocal orphans
                 for _ in range(8):
                     await host.turn()
-                    orphans += sum(t is not None and t.done is None for t in inner._tickets)
+                    orphans += sum(t is not None and t.done is None for t in inner._slots._tickets)
                 return False
 
             for _ in range(25):

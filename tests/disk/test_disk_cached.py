@@ -175,8 +175,9 @@ def test_a_closed_file_and_one_without_direct_io_are_errors(
         open_cached(version.fileno())
 
 
-def test_a_filesystem_without_nowait_is_read_directly(tmp_path: Path, content: bytes) -> None:
-    """As an overlayfs is, on a kernel without cachestat: a container's usual case."""
+@pytest.fixture
+def overlaid(tmp_path: Path, content: bytes) -> Iterator[int]:
+    """A file on an overlayfs, a container's usual root, and all of it in memory."""
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
     (tmp_path / "lower" / "file").write_bytes(content)
@@ -189,10 +190,33 @@ def test_a_filesystem_without_nowait_is_read_directly(tmp_path: Path, content: b
     try:
         fd = os.open(merged / "file", os.O_RDONLY)
         os.pread(fd, MIB, 0)
-        file = open_cached(fd)
-        file.asks_first = False
-        assert read(file, 5, 10_000) == content[5:10_005]
-        file.close()
+        yield fd
         os.close(fd)
     finally:
         subprocess.run(["umount", str(merged)], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("asks_first", [True, False])
+def test_a_filesystem_without_nowait_is_read_directly(
+    overlaid: int, content: bytes, asks_first: bool
+) -> None:
+    """Whether cachestat is there, and counts nothing, or is not: every read is a miss."""
+    file = open_cached(overlaid)
+    file.asks_first = asks_first
+    try:
+        assert file.read(0, 4096) == (b"", False)
+        assert read(file, 5, 10_000) == content[5:10_005]
+        assert (file.counters.hits, file.counters.partial, file.counters.misses) == (0, 0, 2)
+    finally:
+        file.close()
+
+
+def test_cachestat_does_not_see_what_an_overlay_has_in_memory(overlaid: int) -> None:
+    """The fact; a kernel that counts it would make it a hit."""
+    file = open_cached(overlaid)
+    try:
+        assert not file._in_memory(0, MIB)
+        if not file.asks_first:
+            pytest.skip("this kernel has no cachestat(2)")
+    finally:
+        file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from diskreads import (
     rings,
     run,
 )
+from interruptions import Interrupted, interrupted_at, points
 
 from pollers.aio.disk import Block, DirectFile, DiskReader, Ticket
 from pollers.statx import Alignment
@@ -238,3 +240,22 @@ def test_a_forked_child_closes_its_copies_only(file: DirectFile, content: bytes)
         assert os.waitstatus_to_exitcode(status) == 0
         run(reader)
     assert reads.results == {key: content[key * 4096 :][:4096] for key in range(8)}
+
+
+def test_closing_that_is_interrupted_is_repeated(file: DirectFile) -> None:
+    """By a signal handler that raises at each of its points in turn."""
+    before, fds = rings(), len(os.listdir("/proc/self/fd"))
+
+    def once(point: int) -> bool:
+        reader = DiskReader(depth=2)
+        reader.submit(file, 0, 4096, Reads().into(0))
+        reader.flush()
+        with interrupted_at(point) as left, suppress(Interrupted):
+            reader.close()
+        if not reader._context.closed:  # the disk may be writing there
+            assert len(reader._buffers.view(0, 0, 4096)) == 4096
+        reader.close()
+        assert (rings(), len(os.listdir("/proc/self/fd"))) == (before, fds)
+        return left[0] < 0
+
+    assert points(once) > 3

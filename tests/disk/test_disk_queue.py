@@ -136,7 +136,7 @@ def test_the_kernel_has_no_room_for_all(file: DirectFile, content: bytes) -> Non
             reader.submit(file, key * 512, 1, lambda block, key=key: done(key, block))
         reader.flush()
         assert reader.counters.submits == 2  # as many as there was room for, and EAGAIN
-        assert 0 < reader._in_flight < 2000
+        assert 0 < reader._slots.in_flight < 2000
         assert reader.pending == 2000
         left = [ticket.offset for ticket in reader._queue]
         assert left == sorted(left)
