@@ -6,9 +6,7 @@ The connection is in one of four states, and its handler in the reactor's table 
               memo, one call of the transfer backend, and nothing has to change for the next one.
     sending   the socket was full: waits for room.
     parked    waits for the disk (backend aio), and for nothing of the socket's.
-    lingering the last answer went out and the client had sent more: a close now would be a reset,
-              which can destroy the answer on its way (RFC 9112 9.6).  So what comes is read and
-              thrown away until the client closes too.
+    lingering the last answer went out: see lingering.py, which has that handler.
 
 Where the poller has edge-triggered mode the socket is registered once for both directions, and a
 change of state is a change of the handler alone: no kernel call.  What an edge said while its
@@ -18,15 +16,16 @@ handler did not want it is remembered (`_unread`), as it will not be said again.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from pollers.base import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, READABLE
+from servers.file.lingering import Lingering
 from servers.file.outgoing import Outgoing
 from servers.file.plan import Plan
 from servers.file.service import (
     GONE,
-    LINGER_BYTES,
     RECEIVE,
     RESET_ON_CLOSE,
     TURN,
@@ -48,7 +47,6 @@ class Connection:
     """Made by the service for an accepted, non-blocking socket."""
 
     __slots__ = (
-        "_discarded",
         "_edge",
         "_fast",
         "_first",
@@ -104,7 +102,6 @@ class Connection:
         self._reading_on = False
         #: The answer under way.
         self._outgoing: Outgoing | None = None
-        self._discarded = 0
 
     def fileno(self) -> int:
         return self.fd
@@ -344,23 +341,9 @@ class Connection:
             return
         self.state = State.LINGER
         self.since = monotonic()
-        self._await(POLLIN, self.on_lingering)
-        self.on_lingering(POLLIN)
-
-    def on_lingering(self, bits: int) -> None:
-        while self._discarded < LINGER_BYTES:
-            try:
-                data = self._recv(RECEIVE)
-            except BlockingIOError:
-                if self._session.orderly and not self._discarded:
-                    break
-                return
-            except OSError:
-                break
-            if not data:
-                break
-            self._discarded += len(data)
-        self._service.drop(self)
+        lingering = Lingering(self._recv, self._session.orderly, partial(self._service.drop, self))
+        self._await(POLLIN, lingering.on_readable)
+        lingering.on_readable(POLLIN)
 
     def expire(self) -> None:
         """Its deadline has passed."""
@@ -369,10 +352,10 @@ class Connection:
             if self._answer(self._session.timeout()):
                 self._finish()
             return
-        if self.state is State.SENDING:
-            # Without this the kernel would go on trying to send what is in its buffer.
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        self._service.drop(self)
+        if self.state is State.SENDING:  # or the kernel would go on sending what it has
+            self._cut()
+        else:
+            self._service.drop(self)
 
     def drain(self) -> None:
         """The server ends: answer what has come already, and close where nothing has."""
@@ -388,6 +371,10 @@ class Connection:
         By a reset: pages of the file that are still to be sent may be zeros by now.
         """
         self._tally.truncated += 1
+        self._cut()
+
+    def _cut(self) -> None:
+        """Close by a reset, which leaves nothing to be sent."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._service.drop(self)
 

@@ -216,9 +216,10 @@ class Service:
         if wanted == "none":
             return None
         refusals = []
+        needed = self.options.max_connections + self.options.open_files
         for name in AUTO if wanted == "auto" else (wanted,):
             try:
-                return Changes(self.root, source=open_source(name, self.root))
+                return Changes(self.root, source=open_source(name, self.root), needed=needed)
             except OSError as error:
                 refusals.append(error.strerror or str(error))
         if wanted != "auto":
