@@ -29,7 +29,7 @@ from loadtest import (
     _watch_compare,
 )
 from loadtest._asked import BadInput, cpus, directory, given, names, seconds, whole
-from loadtest._conclude import INTERRUPTED, conclude
+from loadtest._conclude import INTERRUPTED, Asked, collect, conclude
 from loadtest._interrupts import scratch, sigterm_interrupts
 from loadtest._options import LARGEST_MESSAGE
 from loadtest._workload import FILE
@@ -115,9 +115,9 @@ def _about(name: str) -> str:
     usual, quick = suite.default, suite.quick
     return _filled(
         f"{name}: rows {rows}; those in brackets only where they are named. Loads "
-        f"{suite.load_names}. By itself {usual['rounds']} rounds of {usual['loads']}, at most "
-        f"{usual['budget'] / 60:.0f} minutes; with --quick {quick['rounds']} of {quick['loads']}, "
-        f"at most {quick['budget']:.0f} seconds."
+        f"{suite.load_names}. By itself as many rounds of {usual['loads']} as fit into "
+        f"{usual['budget'] / 60:.0f} minutes, {usual['rounds']} at most; with --quick of "
+        f"{quick['loads']} into {quick['budget']:.0f} seconds, {quick['rounds']} at most."
     )
 
 
@@ -170,20 +170,12 @@ def run_compare(parsed: argparse.Namespace, started: float) -> int:
             scratch=place,
         )
         bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
+        chosen = options | {"quick": parsed.quick}
+        asked = Asked(
+            suite.workload, begun, started, environment, chosen, seed, cells, unavailable
+        )
         with _compare.run(plan, bar) as outcome:
-            unavailable |= outcome.unavailable
-            results = {
-                "workload": suite.workload.name,
-                "started": begun,
-                "seconds": time.monotonic() - started,
-                "environment": environment,
-                "options": options | {"quick": parsed.quick},
-                "seed": seed,
-                "cells": [cell.as_dict() for cell in cells],
-                "unavailable": unavailable,
-                **outcome.as_dict(),
-                "analysis": _analyse.analyse(cells, unavailable, outcome.measured),
-            }
+            results = collect(asked, outcome, _analyse.analyse)
             return conclude(out, results, outcome, _terminal.show, _render)
 
 

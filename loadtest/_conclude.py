@@ -1,18 +1,60 @@
-"""The end of every comparison: save, show, report, and the exit code, whatever goes wrong."""
+"""The end of every comparison: analyse, save, show, report; the exit code, whatever goes wrong."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
 from loadtest import _results, _terminal
 from loadtest._compare import Outcome
+from loadtest._rounds import AnyCell
+from loadtest._workload import Workload
 
 OK, NOTHING, INTERRUPTED = 0, 1, 130
+
+#: Cells, reasons of those that cannot run, the measurements of each finished round -> what they
+#: mean.
+Analyse: TypeAlias = Callable[
+    [Sequence[Any], Mapping[str, str], Sequence[Mapping[str, Any]]], dict[str, Any]
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is known of a comparison before its first round, as results.json keeps it."""
+
+    workload: Workload
+    #: By the wall clock, for people; and time.monotonic().
+    begun: str
+    started: float
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    seed: int
+    cells: Sequence[AnyCell]
+    unavailable: Mapping[str, str]
+
+
+def collect(asked: Asked, outcome: Outcome, analyse: Analyse) -> dict[str, Any]:
+    """Everything that a run found (_results.py), analysed."""
+    unavailable = {**asked.unavailable, **outcome.unavailable}
+    return {
+        "workload": asked.workload.name,
+        "started": asked.begun,
+        "seconds": time.monotonic() - asked.started,
+        "environment": asked.environment,
+        "options": asked.options,
+        "seed": asked.seed,
+        "cells": [cell.as_dict() for cell in asked.cells],
+        "unavailable": unavailable,
+        **outcome.as_dict(),
+        "analysis": analyse(asked.cells, unavailable, outcome.measured),
+    }
 
 
 def conclude(

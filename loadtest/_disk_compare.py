@@ -14,7 +14,6 @@ import datetime
 import errno
 import os
 import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -33,7 +32,7 @@ from loadtest import (
 )
 from loadtest._asked import BadInput, Standalone, cpus, directory, given, names
 from loadtest._compare import Rounds, run_rounds
-from loadtest._conclude import conclude
+from loadtest._conclude import Asked, collect, conclude
 from loadtest._disk_await import NO_NOWAIT, NOWAIT
 from loadtest._disk_file import CHUNK, DataFile
 from loadtest._interrupts import scratch, sigterm_interrupts
@@ -101,20 +100,10 @@ def run(parsed: argparse.Namespace, started: float) -> int:
             plan = Rounds(runnable, options["rounds"], seed, until)
             bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
             measure = partial(_disk_measure.measure, measuring)
+            chosen = options | {"quick": parsed.quick, "size": size, "path": str(place)}
+            asked = Asked(DISK, begun, started, environment, chosen, seed, cells, unavailable)
             with run_rounds(plan, bar, measure) as outcome:
-                unavailable |= outcome.unavailable
-                results = {
-                    "workload": DISK.name,
-                    "started": begun,
-                    "seconds": time.monotonic() - started,
-                    "environment": environment,
-                    "options": options | {"quick": parsed.quick, "size": size, "path": str(place)},
-                    "seed": seed,
-                    "cells": [cell.as_dict() for cell in cells],
-                    "unavailable": unavailable,
-                    **outcome.as_dict(),
-                    "analysis": _disk_analyse.disk(cells, unavailable, outcome.measured),
-                }
+                results = collect(asked, outcome, _disk_analyse.disk)
                 return conclude(out, results, outcome, _show, _render)
 
 

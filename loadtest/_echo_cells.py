@@ -53,7 +53,7 @@ SUITE: Final = Suite(
     loads=loads,
     load_names=", ".join(LOADS),
     quick={
-        "rounds": 2,
+        "rounds": 3,
         "connections": 900,
         "loads": "busy",
         "warmup": 0.3,
@@ -61,7 +61,7 @@ SUITE: Final = Suite(
         "budget": 88.0,
     },
     default={
-        "rounds": 3,
+        "rounds": 5,
         "connections": CONNECTIONS,
         "loads": "busy,idle",
         "warmup": 1.0,

@@ -113,7 +113,7 @@ SUITE: Final = Suite(
     loads=loads,
     load_names="SIZE-hot-few, -hot-many, -cold-few, -cold-many (SIZE is 1k, 256k, 4m, mix ...)",
     quick={
-        "rounds": 2,
+        "rounds": 3,
         "connections": 1000,
         "loads": "16k-hot-few",
         "warmup": 0.3,
@@ -121,7 +121,7 @@ SUITE: Final = Suite(
         "budget": 88.0,
     },
     default={
-        "rounds": 4,
+        "rounds": 5,
         "connections": 1000,
         "loads": "1k-hot-many,256k-hot-many,256k-cold-few",
         "warmup": 0.6,

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest._workload import DISK
+from loadtest._workload import DISK, WATCH
 
 SCHEMA: Final = 1
 KIND: Final = "pollmark compare"
@@ -67,7 +67,7 @@ _STANDALONE_FIGURES: Final[dict[str, Mapping[str, Any]]] = {
         "warm_up": dict,
         "notes": list,
     },
-    "watch": {"cell": dict, "ready": dict, "holds": dict, "phases": dict, "kinds": dict},
+    WATCH.name: {"cell": dict, "ready": dict, "holds": dict, "phases": dict, "kinds": dict},
 }
 
 

@@ -27,6 +27,7 @@ from loadtest._statistics import ENOUGH_FOR_BOOTSTRAP, compare, coverage, typica
 from loadtest._watch_cells import WatchCell
 from loadtest._watch_figures import BACKLOG, PER_FILES
 from loadtest._watch_rows import BASELINE, CONTROL
+from loadtest._workload import WATCH
 
 Measurement = Mapping[str, Any]
 Value = Callable[[Measurement], float | None]
@@ -74,7 +75,7 @@ def analyse(
             {
                 "key": cells[0].load.key,
                 "title": cells[0].load.title,
-                "workload": "watch",
+                "workload": WATCH.name,
                 "basis": "rate" if baseline["rate"] else None,
                 "rows": table,
             }

@@ -27,7 +27,7 @@ from typing import Any, Final
 from loadtest import _cells, _environment, _terminal, _watch_analyse
 from loadtest._asked import BadInput, Standalone, cpus, directory, given, whole
 from loadtest._compare import Rounds, run_rounds
-from loadtest._conclude import conclude
+from loadtest._conclude import Asked, collect, conclude
 from loadtest._interrupts import scratch, sigterm_interrupts
 from loadtest._watch_cells import Load, Place, WatchCell
 from loadtest._watch_measure import Stall, measure, plant
@@ -136,21 +136,10 @@ def run(parsed: argparse.Namespace, started: float) -> int:
         until = started + options["budget"] - reserve
         plan = Rounds(runnable, options["rounds"], seed, until, test)
         bar = _terminal.Bar(bar_output, len(runnable), plan.rounds)
+        chosen = options | {"quick": parsed.quick}
+        asked = Asked(WATCH, begun, started, environment, chosen, seed, cells, unavailable)
         with run_rounds(plan, bar, partial(measure, place)) as outcome:
-            unavailable |= outcome.unavailable
-            results = {
-                "workload": WATCH.name,
-                "started": begun,
-                "seconds": time.monotonic() - started,
-                "environment": environment,
-                "options": options | {"quick": parsed.quick},
-                "seed": seed,
-                "cells": [cell.as_dict() for cell in cells],
-                "unavailable": unavailable,
-                **outcome.as_dict(),
-                "self_test": self_test,
-                "analysis": _watch_analyse.analyse(cells, unavailable, outcome.measured),
-            }
+            results = collect(asked, outcome, _watch_analyse.analyse) | {"self_test": self_test}
             return conclude(out, results, outcome, show, _render)
 
 

@@ -48,10 +48,11 @@ from pollers.inotify import (
     Inotify,
     Record,
 )
+from pollers.watch.again import Moment
 from pollers.watch.base import AnyPath, Capability, Change, Kind, join, lies_in
 from pollers.watch.pairing import WAIT, Pairing
 from pollers.watch.places import Place
-from pollers.watch.told import Moment, ToldWatcher
+from pollers.watch.told import ToldWatcher
 from pollers.watch.waiting import AnyOf, Timer
 
 MASK: Final = (
@@ -215,7 +216,9 @@ class InotifyWatcher(ToldWatcher):
         if lost is not None:
             ready += self._pairing.feed([], math.inf)
         for first, second in ready:
-            change = self._write(first) if second is None else None
+            change = None
+            if second is None:
+                change = self._writes.get(first) or self._write(first)
             if change is None:
                 self._tell_of(first, second)
             else:

@@ -25,8 +25,6 @@ from pollers.watch.base import Change, Kind, join, lies_in
 from pollers.watch.places import Place
 from pollers.watch.tree import DIRECTORY, FILE
 
-__all__ = ["Moment", "ToldWatcher"]
-
 
 class ToldWatcher(LookingAgain):
     """The names, and what follows from what the kernel tells of them.

@@ -7,6 +7,7 @@ when that one was returned, the kernel has been asked about all.
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
 import threading
@@ -72,14 +73,6 @@ def _until_seen(poller: Poller, sentinel: int) -> dict[int, int]:
     return seen
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Return when `condition()` holds; fail where it does not come to hold."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        time.sleep(0.001)
-
-
 @contextmanager
 def signals(interval: float, handler: Callable[[], object]) -> Iterator[None]:
     """Call `handler` from SIGUSR1 in the main thread, every `interval` seconds.
@@ -119,12 +112,10 @@ def receive_to_end(receiver: socket.socket) -> bytes:
     received = bytearray()
     deadline = time.monotonic() + DEADLINE
     while True:
-        try:
-            data = receiver.recv(1 << 20)
-        except BlockingIOError:
-            assert time.monotonic() < deadline, f"no end of file after {len(received)} bytes"
-            time.sleep(0.001)
-            continue
+        left = max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select([receiver], [], [], left)
+        assert readable, f"no end of file after {len(received)} bytes"
+        data = receiver.recv(1 << 20)
         if not data:
             return bytes(received)
         received += data

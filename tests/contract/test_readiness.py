@@ -9,7 +9,8 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from expectations import Pair, expect_events, expect_no_events, fill, receive_to_end, wait_until
+from expectations import Pair, expect_events, expect_no_events, fill, receive_to_end
+from serverprocess import until
 
 from pollers import POLLIN, POLLOUT, POLLPRI, READABLE, WRITABLE
 from pollers.base import Poller
@@ -247,4 +248,4 @@ def test_what_is_ready_can_be_taken_without_waiting(poller: Poller, tcp: Pair) -
     poller.register(near.fileno(), POLLIN)
     poller.poll(0)
     far.send(b"x")
-    wait_until(lambda: near.fileno() in dict(poller.poll(0)))
+    until(lambda: near.fileno() in dict(poller.poll(0)))

@@ -6,31 +6,15 @@ platform does not have is skipped with the probe's reason.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from adapters import available, probe
 
 from pollers import watch
 from pollers.watch import Watcher
-
-#: How often one that polls looks.
-PERIOD = 0.02
-
-#: Once for all tests.
-probe = functools.cache(watch.probe)
-
-
-def available(name: str) -> Callable[[], Watcher]:
-    """What makes the watcher `name`; fails or skips where that does not work here."""
-    found = probe(name)
-    if found.available:
-        return lambda: watch.create(name, period=PERIOD)
-    if found.expected:
-        pytest.fail(f"this platform should have {name}, but: {found.reason}", pytrace=False)
-    pytest.skip(found.reason)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import available
+from adapters import available
 
 available("inotify")
 

@@ -16,6 +16,13 @@ from watching import PATIENCE, Copy, names, no_descriptors, overflow, readable, 
 
 from pollers.watch import Capability, Change, Kind, Watcher
 
+
+def run(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`code` in a process of its own."""
+    words = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
 #: As another user, of whom root may not read everything.
 SHUT = """
 import os, select, sys, time
@@ -61,13 +68,7 @@ def test_what_may_not_be_read_or_searched_is_left_out(
 ) -> None:
     """And is there once it may be."""
     tmp_path.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SHUT, adapter, mode],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(SHUT, adapter, mode, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("True\nrefused\n", "")
 
 
@@ -107,13 +108,7 @@ with watch.create(sys.argv[1], period=0.02) as watcher:
 
 def test_what_is_said_before_the_root_is_shut_is_not_lost(adapter: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLOSED, adapter],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(CLOSED, adapter, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -159,13 +154,7 @@ with watch.create(sys.argv[1], period=0.02) as watcher:
 
 
 def test_a_dead_mount_is_left_out_and_the_rest_is_watched(adapter: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DEAD, adapter],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run(DEAD, adapter, cwd=tmp_path)
     if done.stderr == "no mount\n":
         pytest.skip("a mount of one's own asks for Linux, root and /dev/fuse")
     assert (done.stdout, done.stderr) == (f"{errno.ENOTCONN}\nTrue\nFalse\n", "")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import available
+from adapters import available
 from watching import Copy, names, settle
 
 from pollers import watch
