@@ -9,7 +9,8 @@ count.)  No timer per connection, no clock on the hot path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final, Protocol, TypeVar
 
 SWEEPS: Final = 4
@@ -24,12 +25,19 @@ class Idler(Protocol):
 T = TypeVar("T", bound=Idler)
 
 
-def sweep(connections: Iterable[T]) -> list[T]:
-    """Advance every connection by one sweep; return those that have been idle too long."""
+def sweep(
+    connections: Iterable[T], progress: Callable[[T], int] = attrgetter("received")
+) -> list[T]:
+    """Advance every connection by one sweep; return those that have been idle too long.
+
+    `progress` of one that was not idle is another number than it was: the bytes received, where
+    the connection itself counts them all.
+    """
     expired = []
     for connection in connections:
-        if connection.received != connection.seen:
-            connection.seen = connection.received
+        now = progress(connection)
+        if now != connection.seen:
+            connection.seen = now
             connection.quiet = 0
         else:
             connection.quiet += 1

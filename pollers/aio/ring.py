@@ -122,6 +122,20 @@ class Ring:
         header[HEAD] = end
         return data, results
 
+    def take_results(self, count: int) -> NDArray[np.int64] | None:
+        """The `res` of the completions where they are `count`, no more, no fewer, in one piece.
+
+        Else None, and nothing is taken.  Raises as `take` does.
+        """
+        header = self._header
+        head = header[HEAD]
+        end = head + count
+        if header[TAIL] != end:  # the tail of a ring that goes round is smaller
+            return None
+        results = self._results[head:end].copy()
+        header[HEAD] = end
+        return results
+
     def take_one(self) -> int | None:
         """The `res` of the oldest completion, where there is one.  Raises as `take` does."""
         header = self._header

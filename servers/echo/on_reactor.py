@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pollers
@@ -45,9 +46,11 @@ class EchoService:
         self.batches = batches
         #: How a connection that reads is registered.
         self.interest, self.edge = POLLIN, False
+        self._progress: Callable[[Connection], int] = attrgetter("received")
         if batches is not None:
             self.reactor.poll_by(batches.poll)
             self.interest, self.edge = batches.interest, batches.edge
+            self._progress = batches.progress
         self._acceptor = Acceptor(self.reactor, listener, self.tally, self._connect)
         if options.idle_timeout:
             self._period = options.idle_timeout / idle.SWEEPS
@@ -69,7 +72,10 @@ class EchoService:
 
     def report(self, final: bool) -> None:
         poller = self.reactor.poller.counters
-        further = self.batches.counters() if self.batches is not None else {}
+        further = {}
+        if self.batches is not None:
+            self.tally.received += self.batches.take_received()
+            further = self.batches.counters()
         lifecycle.say(lifecycle.counters(self.tally, self.connections, poller, final, **further))
 
     def close(self) -> None:
@@ -90,7 +96,7 @@ class EchoService:
         self.connections.add(connection)
 
     def _sweep(self) -> None:
-        for connection in idle.sweep(self.connections):
+        for connection in idle.sweep(self.connections, self._progress):
             self.tally.idle_closes += 1
             # Before unregistering: it completes a poll that aio still has armed (pollers.base).
             with contextlib.suppress(OSError):
