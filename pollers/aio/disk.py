@@ -25,6 +25,8 @@ What does this mean for us?
     a buffer that is given back while reads wait for one makes the eventfd readable.
 *   Callbacks are called by `reap()` only, never by the call that caused their outcome.
 *   A cancelled read keeps its buffer until its completion.
+*   Where a signal handler raises in here, nobody knows what the kernel was given or has answered.
+    The next call waits for what is under way, and asks for it again (`_settle`).
 *   How long io_submit took is counted, and on request how often it slept (`voluntary_switches`):
     0.1 a read or more says that this file is not read asynchronously.
 
@@ -48,7 +50,7 @@ from pollers.aio.direct import ALIGNMENT as ALIGNMENT
 from pollers.aio.direct import DirectFile as DirectFile
 from pollers.aio.direct import check_alignment
 from pollers.aio.direct import open_direct as open_direct
-from pollers.aio.diskslots import DiskSlots
+from pollers.aio.diskslots import DiskSlots, Finished
 from pollers.aio.reads import NO_SLOT, PATIENCE, Done
 from pollers.aio.reads import Block as Block
 from pollers.aio.reads import Ticket as Ticket
@@ -91,11 +93,18 @@ class DiskReader:
         #: Reads that the kernel does not have yet, oldest first; a cancelled one leaves at once.
         self._queue: OrderedDict[Ticket, None] = OrderedDict()
         #: Outcomes that nobody was told of yet.
-        self._finished: deque[tuple[Ticket, Block]] = deque()
+        self._finished: deque[Finished] = deque()
         #: Whether flush() left reads behind, for want of a buffer.
         self._starved = False
         #: How often in a row io_submit was out of memory.
         self._refusals = 0
+        #: For Block.release().
+        self.give_back = self._buffers.free.append
+        #: Whether reads are on their way into the kernel or out of it: after an interruption,
+        #: whether it came then.
+        self._unsettled = False
+        #: What was about to be told then.
+        self._telling: Finished | None = None
 
     # -- asking
 
@@ -118,12 +127,20 @@ class DiskReader:
     def flush(self) -> None:
         """Send to the kernel all that is queued, as far as there are buffers."""
         self._check_open()
-        while self._queue and self._buffers.free:
-            if not self._send(self._slots.load(self._queue, self._closed_meanwhile)):
-                break
-        self._starved = bool(self._queue)
-        if self._finished:  # a read that the kernel refused; a `done` is called by reap() only
+        try:
+            if self._unsettled:
+                self._settle()
+            self._unsettled = True
+            while self._queue and self._buffers.free:
+                if not self._send(self._slots.load(self._queue, self._fail_closed)):
+                    break
+            self._unsettled = False
+            self._starved = bool(self._queue)
+            if self._finished:  # a read that the kernel refused; a `done` is called by reap() only
+                self._nudge()
+        except BaseException:
             self._nudge()
+            raise
 
     def cancel(self, ticket: Ticket) -> None:
         """See to it that `done` is not called any more.  It may have been called by now."""
@@ -144,27 +161,23 @@ class DiskReader:
         the eventfd stays readable for the others.
         """
         self._check_open()
-        self._starved = False  # the flush() to come makes a nudge superfluous
-        # Before the ring is read, so that a completion in between is signalled again.
-        eventfd.clear(self._eventfd)
-        if self._slots.in_flight:
-            self._collect()
         called = 0
         try:
+            self._starved = False  # the flush() to come makes a nudge superfluous
+            # Before the ring is read, so that a completion in between is signalled again.
+            eventfd.clear(self._eventfd)
+            if self._unsettled:
+                self._settle()
+            elif self._slots.in_flight:
+                self._collect()
             while self._finished:
-                ticket, block = self._finished.popleft()
-                done, ticket.done = ticket.done, None
-                if done is None:
-                    block.release()
-                else:
-                    called += 1
-                    done(block)
+                called += self._tell(self._finished[0])
+            if self._queue:  # nothing is left there by a `done` that closed the reader
+                self.flush()
         except BaseException:
-            if not self.closed and (self._finished or self._queue):
+            if not self.closed and self.pending:
                 self._nudge()
             raise
-        if self._queue:  # nothing is left there by a `done` that closed the reader
-            self.flush()
         return called
 
     @property
@@ -177,7 +190,8 @@ class DiskReader:
     @property
     def pending(self) -> int:
         """Reads that are queued, with the kernel (cancelled ones too), or about to be told of."""
-        return len(self._queue) + self._slots.in_flight + len(self._finished)
+        known = len(self._queue) + self._slots.in_flight + len(self._finished)
+        return known + (self._telling is not None)
 
     @property
     def waiting(self) -> int:
@@ -192,6 +206,7 @@ class DiskReader:
         """
         self.closed = True
         self._starved = False
+        self._telling = None
         self._queue.clear()
         self._finished.clear()
         try:
@@ -210,13 +225,33 @@ class DiskReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _tell(self, finished: Finished) -> bool:
+        """Call the `done` of what has finished first, or release the block that nobody wants."""
+        ticket, block = self._telling = finished
+        self._unsettled = True
+        self._finished.popleft()
+        if ticket.done is None:
+            block.release()
+            self._unsettled, self._telling = False, None
+            return False
+        count = len(block.view)
+        # From here on it is told: no signal handler runs before `done` has begun.
+        done, ticket.done = ticket.done, None
+        self._unsettled, self._telling = False, None
+        counters = self._counters
+        if block.error is None:
+            counters.reads += 1
+            counters.bytes += count
+        else:
+            counters.errors += 1
+        done(block)
+        return True
+
     # -- slots
 
     def _send(self, slots: list[int]) -> bool:
         """Submit what was loaded, in one call unless one of it is bad.  False: try again later."""
         at, sent, total = self._slots.to_submit_at, 0, len(slots)
-        # Counted before: an exception of a signal handler must not lose what the kernel has.
-        self._slots.in_flight += total
         while sent < total:
             try:
                 sent += submit(self._context, self._counters, at + 8 * sent, total - sent)
@@ -236,48 +271,59 @@ class DiskReader:
     def _put_back(self, slots: list[int]) -> None:
         """Return to the head of the queue what the kernel has no room for."""
         for slot in reversed(slots):
-            ticket = self._slots.vacate(slot)
-            self._buffers.free.append(slot)
+            ticket = self._slots.ticket(slot)
             self._queue[ticket] = None
             self._queue.move_to_end(ticket, last=False)
+            self._slots.vacate(slot)
+            self._buffers.free.append(slot)
 
     def _refuse(self, slot: int, number: int) -> None:
         """The kernel did not take this one: its buffer is free, and the outcome known."""
-        ticket = self._slots.vacate(slot)
+        self._fail(self._slots.ticket(slot), number)
+        self._slots.vacate(slot)
         self._buffers.free.append(slot)
-        self._fail(ticket, number)
 
-    def _closed_meanwhile(self, ticket: Ticket) -> None:
+    def _fail_closed(self, ticket: Ticket) -> None:
         self._fail(ticket, errno.EBADF)
 
     def _fail(self, ticket: Ticket, number: int) -> None:
         """Leave word for reap()."""
-        self._counters.errors += 1
         block = Block(self, NO_SLOT, memoryview(b""), ticket.error(number))
         self._finished.append((ticket, block))
 
     def _collect(self) -> None:
         """Take from the ring all that has completed: `depth` at most, so that one call will do."""
+        self._unsettled = True
         slots, results = self._context.completions(0, self.depth, 0)
-        buffers, counters, vacate = self._buffers, self._counters, self._slots.vacate
+        buffers, tickets, vacate = self._buffers, self._slots.tickets, self._slots.vacate
         for slot, result in zip(slots.tolist(), results.tolist(), strict=True):
-            ticket = vacate(slot)
+            ticket = tickets[slot]
+            assert ticket is not None, f"slot {slot} is nobody's"
             if ticket.done is None:
                 buffers.free.append(slot)
             elif result < 0:
-                buffers.free.append(slot)
                 self._fail(ticket, -result)
+                buffers.free.append(slot)
             else:
                 head = ticket.offset % ticket.file.alignment.offset
                 # Empty where the file ends before `head`.
                 view = buffers.view(slot, head, min(head + ticket.count, result))
-                counters.reads += 1
-                counters.bytes += len(view)
                 self._finished.append((ticket, Block(self, slot, view, None)))
+            vacate(slot)
+        self._unsettled = False
 
-    def take_back(self, slot: int) -> None:
-        """For Block.release(): the buffer of `slot` is free."""
-        self._buffers.free.append(slot)
+    def _settle(self) -> None:
+        """After an interruption: wait for what is under way, and put it into the queue again.
+
+        May be interrupted itself, and raises OSError where the kernel refuses another context: the
+        next call tries again.
+        """
+        self._context.start_anew()
+        self._slots.recover(self._queue, self._finished, self._telling)
+        self._unsettled, self._telling = False, None
+
+    def before_giving_back(self) -> None:
+        """For Block.release()."""
         if self._starved:
             self._starved = False  # one nudge will do for all that is given back until reap()
             self._nudge()

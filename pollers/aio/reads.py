@@ -19,17 +19,21 @@ PATIENCE: Final = 100
 class Owner(Protocol):
     """Whose buffers blocks hold."""
 
-    def take_back(self, slot: int) -> None: ...
+    #: Takes a buffer back, and is no function of Python, so that no signal handler raises in it.
+    give_back: Callable[[int], None]
+
+    def before_giving_back(self) -> None: ...
 
 
 class Block:
     """What came of one read.  Its buffer is the receiver's until `release()`."""
 
-    __slots__ = ("_owner", "_slot", "error", "view")
+    __slots__ = ("_owner", "error", "slot", "view")
 
     def __init__(self, owner: Owner, slot: int, view: memoryview, error: OSError | None) -> None:
         self._owner: Owner | None = owner
-        self._slot = slot
+        #: For the owner: which buffer.
+        self.slot = slot
         #: The bytes asked for; fewer at the end of the file, none beyond it or after an error.
         #: As with pread(2), whoever expected more than a short answer asks for the rest.
         self.view = view
@@ -40,15 +44,18 @@ class Block:
 
         Slices of it and arrays over it still can, and would show another read's bytes: they must
         be gone.  Raises ValueError the second time, and BufferError where `view` itself is in use
-        by a call that has not returned; the buffer then stays the caller's.
+        by a call that has not returned; the buffer then stays the caller's.  It may be repeated
+        where a signal handler raised in it.
         """
         owner = self._owner
         if owner is None:
             raise ValueError("this block was released before")
         self.view.release()
+        if self.slot != NO_SLOT:
+            owner.before_giving_back()
+            self._owner = None
+            owner.give_back(self.slot)
         self._owner = None
-        if self._slot != NO_SLOT:
-            owner.take_back(self._slot)
 
 
 Done: TypeAlias = Callable[[Block], None]

@@ -89,11 +89,14 @@ def points(action: Callable[[int], bool], most: int = 1000) -> int:
 
 
 @contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """Have a signal's handler raise, wherever that is."""
+def interrupted_after(seconds: float, only_in: str = "") -> Iterator[None]:
+    """Have a signal's handler raise, wherever that is, or when it is first in one file."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        if only_in and (frame is None or frame.f_code.co_filename != only_in):
+            signal.setitimer(signal.ITIMER_REAL, 10e-6)
+        else:
+            raise Interrupted
 
     handler = signal.signal(signal.SIGALRM, interrupt)
     try:
