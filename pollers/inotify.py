@@ -30,7 +30,7 @@ import errno
 import os
 import struct
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self
 
 IN_ACCESS: Final = 0x0001
 IN_MODIFY: Final = 0x0002
@@ -61,6 +61,8 @@ IN_MASK_ADD: Final = 0x20000000
 
 #: struct inotify_event without its name: wd, mask, cookie, len.
 HEADER: Final = struct.Struct("=iIII")
+#: Of it, `len` alone.
+LENGTH: Final = struct.Struct("=12xI")
 #: The longest event: NAME_MAX and its NUL, padded.
 LONGEST: Final = HEADER.size + 256
 #: Bytes of one read(2), and reads of one `read()`: 4,000 events of short names, some 10 ms.
@@ -90,25 +92,32 @@ class Event(NamedTuple):
     name: bytes
 
 
-#: An Event as a plain tuple, which is made in a fifth of the time.
-Record: TypeAlias = tuple[int, int, int, bytes]
+def split(buffer: bytes) -> list[bytes]:
+    """The records in what read(2) returned, an event each.
 
-
-def parse(buffer: bytes) -> list[Record]:
-    """The events in what read(2) returned.  Raises ValueError where one is cut off."""
-    events: list[Record] = []
-    append, unpack = events.append, HEADER.unpack_from
+    Two events are equal where their records are, and finding that out needs no look inside.
+    Raises ValueError where one is cut off.
+    """
+    records: list[bytes] = []
+    append, unpack = records.append, LENGTH.unpack_from
     at, end = 0, len(buffer)
     while at < end:
         if end - at < HEADER.size:
             raise ValueError(f"{end - at} bytes are no inotify event")
-        wd, mask, cookie, length = unpack(buffer, at)
-        start = at + HEADER.size
-        at = start + length
-        if at > end:
-            raise ValueError(f"an inotify event's name has {end - start} of {length} bytes")
-        append((wd, mask, cookie, buffer[start:at].rstrip(b"\0")))
-    return events
+        (length,) = unpack(buffer, at)
+        after = at + HEADER.size + length
+        if after > end:
+            had = end - at - HEADER.size
+            raise ValueError(f"an inotify event's name has {had} of {length} bytes")
+        append(buffer[at:after])
+        at = after
+    return records
+
+
+def decode(record: bytes) -> Event:
+    """The event in one record."""
+    wd, mask, cookie, _ = HEADER.unpack_from(record)
+    return Event(wd, mask, cookie, record[HEADER.size :].rstrip(b"\0"))
 
 
 class Inotify:
@@ -162,21 +171,26 @@ class Inotify:
 
         At most READS buffers of it: where more is waiting, the fd stays readable.
         """
-        return [Event._make(record) for record in self.records()]
+        return [decode(record) for record in self.records()]
 
-    def records(self) -> list[Record]:
-        """The same as plain tuples."""
-        events: list[Record] = []
+    def records(self) -> list[bytes]:
+        """The same, as the kernel wrote it."""
+        records: list[bytes] = []
         self.behind = False
         with contextlib.suppress(BlockingIOError):
             for _ in range(READS):
                 buffer = os.read(self._fd, BUFFER)
-                events += parse(buffer)
+                records += split(buffer)
                 if len(buffer) <= BUFFER - LONGEST:  # the queue was empty
                     break
             else:
                 self.behind = True
-        return events
+        return records
+
+    @staticmethod
+    def decode(record: bytes) -> Event:
+        """The event in one of the records."""
+        return decode(record)
 
     def fileno(self) -> int:
         """Readable when there are events; -1 when closed."""

@@ -10,7 +10,8 @@ from pollers.inotify import (
     HEADER,
     IN_CREATE,
     Event,
-    parse,
+    decode,
+    split,
 )
 
 
@@ -30,7 +31,7 @@ def test_the_header_is_the_kernels() -> None:
     ),
     st.sampled_from([1, 4, 16, 32]),
 )
-def test_parse_gives_back_what_was_packed(
+def test_records_give_back_what_was_packed(
     events: list[tuple[int, int, int, bytes]], unit: int
 ) -> None:
     """Whatever the padding: the kernel's is to the header's size, and with one NUL at least."""
@@ -38,20 +39,22 @@ def test_parse_gives_back_what_was_packed(
     for wd, mask, cookie, name in events:
         padded = name + b"\0" * (unit - len(name) % unit) if name else b""
         buffer += HEADER.pack(wd, mask, cookie, len(padded)) + padded
-    assert parse(buffer) == [Event(*event) for event in events]
+    records = split(buffer)
+    assert b"".join(records) == buffer
+    assert [decode(record) for record in records] == [Event(*event) for event in events]
 
 
 @given(st.binary(max_size=200))
-def test_parse_takes_anything(buffer: bytes) -> None:
+def test_split_takes_anything(buffer: bytes) -> None:
     """Either all of it is events, or it says that it is not."""
     try:
-        events = parse(buffer)
+        events = [decode(record) for record in split(buffer)]
     except ValueError:
         return
     assert len(events) * HEADER.size + sum(len(event.name) for event in events) <= len(buffer)
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 20, 31])
-def test_parse_refuses_what_is_cut_off(cut: int) -> None:
+def test_split_refuses_what_is_cut_off(cut: int) -> None:
     with pytest.raises(ValueError, match="inotify event"):
-        parse((HEADER.pack(1, IN_CREATE, 0, 16) + b"name".ljust(16, b"\0"))[:cut])
+        split((HEADER.pack(1, IN_CREATE, 0, 16) + b"name".ljust(16, b"\0"))[:cut])

@@ -25,8 +25,8 @@ import math
 import os
 import termios
 import time
-from collections.abc import Hashable
-from typing import Final, Protocol
+from collections.abc import Hashable, Sequence
+from typing import Any, Final, Protocol
 
 from pollers.inotify import (
     IN_ATTRIB,
@@ -46,7 +46,6 @@ from pollers.inotify import (
     IN_Q_OVERFLOW,
     Event,
     Inotify,
-    Record,
 )
 from pollers.watch.again import Moment
 from pollers.watch.base import AnyPath, Capability, Change, Kind, join, lies_in
@@ -84,7 +83,8 @@ class Instance(Protocol):
 
     def add_fd(self, fd: int, mask: int) -> int: ...
     def remove(self, wd: int) -> None: ...
-    def records(self) -> list[Record]: ...
+    def records(self) -> Sequence[Hashable]: ...
+    def decode(self, record: Any, /) -> Event: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -110,7 +110,7 @@ class InotifyWatcher(ToldWatcher):
         self._pairing: Pairing[Event] = Pairing(wait)
         self._timer_set = False
         #: Records of writes, and what each is told as; none once a name may have changed.
-        self._writes: dict[Record, Change] = {}
+        self._writes: dict[Hashable, Change] = {}
         with contextlib.ExitStack() as undo:
             self._inotify = self._instance()
             undo.callback(self._inotify.close)
@@ -172,53 +172,55 @@ class InotifyWatcher(ToldWatcher):
             except BlockingIOError:
                 break
 
-    def _tell_of_all(self, records: list[Record]) -> bool:
+    def _tell_of_all(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait; whether some was lost.
 
         Writes are what comes by the hundred thousand, most of them to a few files: each record of
-        one is remembered with what it is told as.
+        one is remembered with what it is told as, and not looked into again.
         """
         if self._pairing:
             return self._tell_paired(records)
         remembered, told = self._writes.get, self._told
         last = told[-1] if told else None
         for number, record in enumerate(records):
-            change = remembered(record) or self._write(record)
+            change = remembered(record)
             if change is None:
-                if record[1] & PAIRED:
-                    return self._tell_paired(records[number:])
-                self._tell_of(Event._make(record), None)
-                last = told[-1] if told else None
-            elif change != last:
+                event = self._inotify.decode(record)
+                change = self._write(event)
+                if change is None:
+                    if event.mask & PAIRED:
+                        return self._tell_paired(records[number:])
+                    self._tell_of(event, None)
+                    last = told[-1] if told else None
+                    continue
+                if len(self._writes) == MEMO:
+                    self._writes.clear()
+                self._writes[record] = change
+            if change != last:
                 told.append(change)
                 last = change
         return False
 
-    def _write(self, record: Record) -> Change | None:
-        """What a write to one file by one path is told as, which is remembered; else None."""
-        wd, mask, _, name = record
+    def _write(self, event: Event) -> Change | None:
+        """What a write to one file by one path is told as; None of everything else."""
+        wd, mask, _, name = event
         if not (mask & WRITTEN and name) or len(places := self._by_key.get(wd, _NOWHERE)) != 1:
             return None
         known = places[0].names.get(name)
         if known is None or known.directory:
             return None
-        if len(self._writes) == MEMO:
-            self._writes.clear()
-        change = Change(Kind.MODIFIED, join(places[0].path, name))
-        self._writes[record] = change
-        return change
+        return Change(Kind.MODIFIED, join(places[0].path, name))
 
-    def _tell_paired(self, records: list[Record]) -> bool:
+    def _tell_paired(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait, where some does; whether some was lost."""
-        lost = next((n for n, record in enumerate(records) if record[1] & IN_Q_OVERFLOW), None)
-        now = time.monotonic()
-        ready = self._pairing.feed([Event._make(record) for record in records[:lost]], now)
+        decode = self._inotify.decode
+        events = [decode(record) for record in records]
+        lost = next((n for n, event in enumerate(events) if event.mask & IN_Q_OVERFLOW), None)
+        ready = self._pairing.feed(events[:lost], time.monotonic())
         if lost is not None:
             ready += self._pairing.feed([], math.inf)
         for first, second in ready:
-            change = None
-            if second is None:
-                change = self._writes.get(first) or self._write(first)
+            change = self._write(first) if second is None else None
             if change is None:
                 self._tell_of(first, second)
             else:

@@ -40,7 +40,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pollers.inotify import IN_Q_OVERFLOW, Record
+from pollers.inotify import IN_Q_OVERFLOW, Event
 from pollers.registry import Unavailable
 from pollers.watch.inotify import InotifyWatcher, Instance
 
@@ -73,14 +73,14 @@ class Package:
 
     def __init__(self) -> None:
         self._pyinotify = pyinotify = _import()
-        self._events: list[Record] = []
+        self._events: list[Event] = []
         events = self._events
 
         class Collector(pyinotify.ProcessEvent):  # type: ignore[misc, name-defined]
             def process_default(self, event: Any) -> None:
                 # A rename's halves alone have a cookie.
                 cookie = getattr(event, "cookie", 0)
-                events.append((event.wd, event.mask, cookie, event.name.encode()))
+                events.append(Event(event.wd, event.mask, cookie, event.name.encode()))
 
             def process_IN_Q_OVERFLOW(self, event: Any) -> None:
                 events.append(_OVERFLOW)
@@ -114,7 +114,7 @@ class Package:
         if watch is not None:
             self._manager.watches[wd] = watch
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[Event]:
         """What has happened, oldest first; [] where nothing has."""
         notifier = self._notifier
         with self._silence():
@@ -131,6 +131,11 @@ class Package:
         if lost:
             events.append(_OVERFLOW)
         return events
+
+    @staticmethod
+    def decode(event: Event) -> Event:
+        """They are events already."""
+        return event
 
     def fileno(self) -> int:
         """Readable when there are events; -1 when closed."""
@@ -152,7 +157,7 @@ class Package:
             log.disabled = before
 
 
-_OVERFLOW: Final[Record] = (-1, IN_Q_OVERFLOW, 0, b"")
+_OVERFLOW: Final = Event(-1, IN_Q_OVERFLOW, 0, b"")
 
 
 def _import() -> Any:
