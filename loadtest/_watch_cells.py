@@ -30,7 +30,7 @@ class Load:
     flood: float = 0.5
     hold: float = 0.4
     #: How often the watcher is stopped until it has every open file's write to tell.
-    backlogs: int = 3
+    backlogs: int = 9
     #: Operations of the burst.
     burst: int = 50_000
 

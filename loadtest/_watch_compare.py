@@ -43,14 +43,14 @@ RESERVE: Final = 5.0
 QUICK: Final[Mapping[str, Any]] = {
     "rounds": 3,
     "measure": 0.15,
-    "backlogs": 1,
+    "backlogs": 3,
     "burst": 0,
     "budget": 88.0,
 }
 DEFAULT: Final[Mapping[str, Any]] = {
     "rounds": 6,
     "measure": 0.5,
-    "backlogs": 3,
+    "backlogs": 9,
     "burst": 50_000,  # more than max_queued_events
     "budget": 476.0,
 }

@@ -66,8 +66,9 @@ class Ours:
         poll.register(self._stop, select.POLLIN)
         wait, read, stop = poll.poll, self._watcher.read, self._stop
         while True:
-            if any(fd == stop for fd, _ in wait()):
-                return
+            for fd, _ in wait():
+                if fd == stop:
+                    return
             if changes := read():
                 record(changes, len(changes))
 

@@ -24,13 +24,12 @@ Some facts about inotify
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
 import struct
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 IN_ACCESS: Final = 0x0001
 IN_MODIFY: Final = 0x0002
@@ -92,6 +91,10 @@ class Event(NamedTuple):
     name: bytes
 
 
+#: An Event as a plain tuple, which is made in a fifth of the time.
+Fields: TypeAlias = tuple[int, int, int, bytes]
+
+
 def split(buffer: bytes) -> list[bytes]:
     """The records in what read(2) returned, an event each.
 
@@ -114,10 +117,10 @@ def split(buffer: bytes) -> list[bytes]:
     return records
 
 
-def decode(record: bytes) -> Event:
+def decode(record: bytes) -> Fields:
     """The event in one record."""
     wd, mask, cookie, _ = HEADER.unpack_from(record)
-    return Event(wd, mask, cookie, record[HEADER.size :].rstrip(b"\0"))
+    return wd, mask, cookie, record[16:].rstrip(b"\0")
 
 
 class Inotify:
@@ -171,26 +174,25 @@ class Inotify:
 
         At most READS buffers of it: where more is waiting, the fd stays readable.
         """
-        return [decode(record) for record in self.records()]
+        return [Event._make(decode(record)) for record in self.records()]
 
     def records(self) -> list[bytes]:
         """The same, as the kernel wrote it."""
-        records: list[bytes] = []
         self.behind = False
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(READS):
+        records: list[bytes] = []
+        for _ in range(READS):
+            try:
                 buffer = os.read(self._fd, BUFFER)
-                records += split(buffer)
-                if len(buffer) <= BUFFER - LONGEST:  # the queue was empty
-                    break
-            else:
-                self.behind = True
+            except BlockingIOError:
+                return records
+            records = records + split(buffer) if records else split(buffer)
+            if len(buffer) <= BUFFER - LONGEST:  # the queue was empty
+                return records
+        self.behind = True
         return records
 
-    @staticmethod
-    def decode(record: bytes) -> Event:
-        """The event in one of the records."""
-        return decode(record)
+    #: The event in one of the records.
+    decode = staticmethod(decode)
 
     def fileno(self) -> int:
         """Readable when there are events; -1 when closed."""

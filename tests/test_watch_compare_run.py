@@ -61,7 +61,7 @@ def measured(place: Place, row: str, load: Load = LOAD, stall: Stall | None = No
 def test_what_a_watcher_reports_is_counted_whole(row: str, place: Place) -> None:
     found = measured(place, row)
     assert found["ready"]["ready"]
-    backlogs = {f"backlog-{number}" for number in (1, 2, 3)}
+    backlogs = {f"backlog-{number + 1}" for number in range(LOAD.backlogs)}
     assert set(found["phases"]) == {"journal", "flood", "hold", "burst", *backlogs}
     for name, phase in found["phases"].items():
         assert phase["ended"], name

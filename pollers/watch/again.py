@@ -34,6 +34,8 @@ GRAIN: Final = 2 * 10**9
 class Moment:
     """A time by the wall clock, whatever it is set to later."""
 
+    __slots__ = ("_ticks", "_wall")
+
     def __init__(self) -> None:
         self._wall = time.time_ns()
         self._ticks = time.monotonic_ns()

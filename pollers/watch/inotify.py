@@ -45,10 +45,12 @@ from pollers.inotify import (
     IN_ONLYDIR,
     IN_Q_OVERFLOW,
     Event,
+    Fields,
     Inotify,
 )
 from pollers.watch.again import Moment
 from pollers.watch.base import AnyPath, Capability, Change, Kind, join, lies_in
+from pollers.watch.memo import WRITES, Memo
 from pollers.watch.pairing import WAIT, Pairing
 from pollers.watch.places import Place
 from pollers.watch.told import ToldWatcher
@@ -71,9 +73,8 @@ WRITTEN: Final = IN_MODIFY | IN_CLOSE_WRITE
 GONE: Final = IN_DELETE | IN_MOVED_FROM
 #: What has to do with what comes before or after it.
 PAIRED: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_Q_OVERFLOW
-#: How many writes are remembered: as many as the kernel's queue holds.
-MEMO: Final = 16384
 _NOWHERE: Final[list[Place]] = []
+MODIFIED: Final = Kind.MODIFIED
 
 
 class Instance(Protocol):
@@ -84,7 +85,7 @@ class Instance(Protocol):
     def add_fd(self, fd: int, mask: int) -> int: ...
     def remove(self, wd: int) -> None: ...
     def records(self) -> Sequence[Hashable]: ...
-    def decode(self, record: Any, /) -> Event: ...
+    def decode(self, record: Any, /) -> Fields: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -109,8 +110,7 @@ class InotifyWatcher(ToldWatcher):
         super().__init__()
         self._pairing: Pairing[Event] = Pairing(wait)
         self._timer_set = False
-        #: Records of writes, and what each is told as; none once a name may have changed.
-        self._writes: dict[Hashable, Change] = {}
+        self._memo = Memo()
         with contextlib.ExitStack() as undo:
             self._inotify = self._instance()
             undo.callback(self._inotify.close)
@@ -124,11 +124,11 @@ class InotifyWatcher(ToldWatcher):
         return self._any.fileno()
 
     def add(self, path: AnyPath, recursive: bool = False) -> None:
-        self._writes.clear()
+        self._memo.clear()
         super().add(path, recursive)
 
     def remove(self, path: AnyPath) -> None:
-        self._writes.clear()
+        self._memo.clear()
         super().remove(path)
 
     def read(self) -> list[Change]:
@@ -139,14 +139,14 @@ class InotifyWatcher(ToldWatcher):
         if not (self._tell_of_all(records) or self._inotify.behind):
             self._drained = moment
         if self._again:
-            self._writes.clear()
+            self._memo.clear()
             self._retry()
         self._set_timer()
         return self._take()
 
     def close(self) -> None:
         super().close()
-        self._writes.clear()
+        self._memo.clear()
         self._pairing.clear()
         self._any.close()
         self._timer.close()
@@ -175,46 +175,45 @@ class InotifyWatcher(ToldWatcher):
     def _tell_of_all(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait; whether some was lost.
 
-        Writes are what comes by the hundred thousand, most of them to a few files: each record of
-        one is remembered with what it is told as, and not looked into again.
+        A record of a write that came before is not looked into again (pollers.watch.memo).
         """
         if self._pairing:
             return self._tell_paired(records)
-        remembered, told = self._writes.get, self._told
+        remembered, decode, told = self._memo.changes.get, self._inotify.decode, self._told
         last = told[-1] if told else None
         for number, record in enumerate(records):
             change = remembered(record)
             if change is None:
-                event = self._inotify.decode(record)
+                event = decode(record)
                 change = self._write(event)
                 if change is None:
-                    if event.mask & PAIRED:
+                    if event[1] & PAIRED:
                         return self._tell_paired(records[number:])
-                    self._tell_of(event, None)
+                    self._tell_of(Event._make(event), None)
                     last = told[-1] if told else None
                     continue
-                if len(self._writes) == MEMO:
-                    self._writes.clear()
-                self._writes[record] = change
+                self._memo.remember(record, event, change)
             if change != last:
                 told.append(change)
                 last = change
         return False
 
-    def _write(self, event: Event) -> Change | None:
+    def _write(self, event: Fields) -> Change | None:
         """What a write to one file by one path is told as; None of everything else."""
         wd, mask, _, name = event
-        if not (mask & WRITTEN and name) or len(places := self._by_key.get(wd, _NOWHERE)) != 1:
+        if mask not in WRITES or not name:
+            return None
+        if len(places := self._by_key.get(wd, _NOWHERE)) != 1:
             return None
         known = places[0].names.get(name)
         if known is None or known.directory:
             return None
-        return Change(Kind.MODIFIED, join(places[0].path, name))
+        return Change(MODIFIED, join(places[0].path, name))
 
     def _tell_paired(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait, where some does; whether some was lost."""
         decode = self._inotify.decode
-        events = [decode(record) for record in records]
+        events = [Event._make(decode(record)) for record in records]
         lost = next((n for n, event in enumerate(events) if event.mask & IN_Q_OVERFLOW), None)
         ready = self._pairing.feed(events[:lost], time.monotonic())
         if lost is not None:
@@ -226,13 +225,15 @@ class InotifyWatcher(ToldWatcher):
             else:
                 self._tell(change)
         if lost is not None:
-            self._writes.clear()
+            self._memo.clear()
             self._lost()
         return lost is not None
 
     def _tell_of(self, first: Event, second: Event | None) -> None:
         """Tell of one event, or of the two halves of a rename; names may be others then."""
-        self._writes.clear()
+        self._forget(first)
+        if second is not None:
+            self._forget(second)
         wd, mask, _, name = first
         places = self._by_key.get(wd)
         if second is not None:
@@ -246,6 +247,13 @@ class InotifyWatcher(ToldWatcher):
         for place in tuple(places):
             if self._is_here(place):
                 self._tell_at(place, mask, name)
+
+    def _forget(self, event: Event) -> None:
+        """What a write is told as may be something else after this."""
+        if event.name and not event.mask & (IN_ISDIR | IN_IGNORED):
+            self._memo.forget(event.wd, event.name)
+        else:
+            self._memo.clear()
 
     def _tell_at(self, place: Place, mask: int, name: bytes) -> None:
         """Tell of one event by one of the paths of its directory."""

@@ -40,7 +40,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pollers.inotify import IN_Q_OVERFLOW, Event
+from pollers.inotify import IN_Q_OVERFLOW, Event, Fields
 from pollers.registry import Unavailable
 from pollers.watch.inotify import InotifyWatcher, Instance
 
@@ -133,7 +133,7 @@ class Package:
         return events
 
     @staticmethod
-    def decode(event: Event) -> Event:
+    def decode(event: Event) -> Fields:
         """They are events already."""
         return event
 
