@@ -22,15 +22,21 @@ from pollers.watch.memo import MOST, Memo
 
 available("inotify")
 
-NAMES = ("one", "two", "two/one", "two/deep/one", "sub", "sub/one", "sub/deep", "sub/deep/one")
+#: Two directories that may be each other's, and files that may be either's.
+NAMES = ("one", "sub", "sub/one", "sub/deep", "sub/deep/one", "two", "two/one", "two/deep/one")
+RENAMES = (
+    ("sub", "two"),
+    ("two", "sub"),
+    ("sub/deep", "two/deep"),
+    ("one", "sub/one"),
+    ("two/one", "one"),
+)
 WHICH = st.sampled_from(NAMES)
 STEPS = st.one_of(
-    st.tuples(st.just("write"), st.sampled_from(NAMES), st.just("")),
-    st.tuples(st.just("write"), st.sampled_from(NAMES), st.just("")),
-    st.tuples(
-        st.sampled_from(["unlink", "mkdir", "rmdir", "touch"]), st.sampled_from(NAMES), st.just("")
-    ),
-    st.tuples(st.sampled_from(["rename", "link"]), st.sampled_from(NAMES), st.sampled_from(NAMES)),
+    st.tuples(st.just("write"), WHICH, WHICH),
+    st.tuples(st.just("write"), WHICH, WHICH),
+    st.tuples(st.sampled_from(["unlink", "mkdir", "rmdir", "touch", "link"]), WHICH, WHICH),
+    st.sampled_from([("rename", *names) for names in RENAMES]),
 )
 
 
