@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _reader(meter: Meter, fd: int, timed: bool) -> Iterator[tuple[BulkReader, DirectFile]]:
+def _reader(
+    meter: Meter, fd: int, timed: bool, spin: float = 0.0
+) -> Iterator[tuple[BulkReader, DirectFile]]:
     """A reader for the meter's work, with its counters, and the file behind `fd`."""
     # Not before: there is none of it where there is no AIO.
     from pollers.aio.bulk import BulkReader
@@ -31,7 +33,9 @@ def _reader(meter: Meter, fd: int, timed: bool) -> Iterator[tuple[BulkReader, Di
     work = meter.work
     file = open_direct(fd)
     try:
-        with BulkReader(work.depth, work.block, count_switches=True, timed=timed) as reader:
+        with BulkReader(
+            work.depth, work.block, count_switches=True, timed=timed, spin=spin
+        ) as reader:
             meter.check.look_at(reader.rows)
             meter.counters = lambda: reader.counters.as_dict()
             meter.warmed = lambda: stop_counting(reader.counters)
@@ -45,10 +49,10 @@ def stop_counting(counters: object) -> None:
     counters.voluntary_switches = None  # type: ignore[attr-defined]
 
 
-def alone(meter: Meter, fd: int) -> None:
-    """Read until the meter has enough.  Raises OSError, WrongBytes."""
+def alone(meter: Meter, fd: int, spin: float) -> None:
+    """Read until the meter has enough, awake for `spin` seconds.  Raises OSError, WrongBytes."""
     deep = meter.work.depth > 1
-    with _reader(meter, fd, deep) as (reader, file):
+    with _reader(meter, fd, deep, spin) as (reader, file):
         while meter.running:
             (_many if deep else _one_by_one)(meter, reader, file)
             if not meter.work.again:

@@ -10,6 +10,9 @@ way at a time: `random-direct-64`, `sequential-buffered-8`.  Random reads are of
 of the file at most once; sequential ones are of 128 KiB.  `direct` is O_DIRECT; `buffered` is
 through the page cache, from which the file is evicted before each measurement.
 
+A reader that is *awake* looks at the ring until something has completed, and sleeps in
+io_getevents(2) only after `SPIN`: it keeps its core, and the caches, to itself.
+
 In a buffered load the rows of AIO differ by what they are for: those that are awaited ask the page
 cache first (RWF_NOWAIT) and read the rest by O_DIRECT, those in bulk read all of it by O_DIRECT.
 """
@@ -27,6 +30,10 @@ from loadtest._workload import DISK
 BASELINE: Final = DISK.baseline
 CONTROL: Final = DISK.control
 
+#: Hows that read by AIO.
+BY_AIO: Final = ("bulk", "spin", "await")
+#: How long a reader that is awake looks (seconds): longer than a read takes, unless it is late.
+SPIN: Final = 0.001
 #: Pattern -> bytes of one read.
 BLOCKS: Final = {"random": 4096, "sequential": 131072}
 PATHS: Final = ("direct", "buffered")
@@ -60,7 +67,7 @@ class Row:
 
     key: str
     label: str
-    #: bulk, await, threads, nowait (both by preadv), or fio's engine.
+    #: bulk, spin (in bulk too), await; threads, nowait (both by preadv); or fio's engine.
     how: str
     #: none, reactor, asyncio, uvloop, trio; fio.
     loop: str
@@ -123,6 +130,7 @@ class Cell(_rounds.Cell[Row, Load]):
 ROWS: Final = (
     Row(BASELINE, "AIO, in bulk", "bulk", "none"),
     Row(CONTROL, "AIO, in bulk (A/A)", "bulk", "none"),
+    Row("aio-spin", "AIO, in bulk, awake", "spin", "none", usual=False),
     Row("aio-reactor", "AIO, in bulk, reactor", "bulk", "reactor"),
     Row("aio-asyncio", "AIO, asyncio", "await", "asyncio"),
     Row("aio-uvloop", "AIO, uvloop", "await", "uvloop", usual=False),

@@ -118,7 +118,7 @@ def missing(cells: list[_disk_cells.Cell], file: DataFile) -> dict[str, str]:
     found = {}
     for cell in cells:
         row = cell.row
-        by_aio = row.how in ("bulk", "await")
+        by_aio = row.how in _disk_cells.BY_AIO
         reason = of_fio.get(row.how, "") or (of_aio if by_aio else "")
         if row.how == "nowait":
             reason = waiting

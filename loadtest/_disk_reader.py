@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from loadtest._disk_cells import BLOCKS
+from loadtest._disk_cells import BLOCKS, BY_AIO, SPIN
 from loadtest._disk_check import Failed
 from loadtest._disk_meter import Meter, Work, places
 from pollers import system
@@ -62,10 +62,13 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _read(asked: argparse.Namespace, meter: Meter, fd: int) -> None:
     # Imported here, as each takes a while and is not needed by the other.
-    if asked.how == "bulk":
+    if asked.how in ("bulk", "spin"):
         from loadtest import _disk_bulk
 
-        (_disk_bulk.alone if asked.loop == "none" else _disk_bulk.on_reactor)(meter, fd)
+        if asked.loop == "none":
+            _disk_bulk.alone(meter, fd, SPIN if asked.how == "spin" else 0.0)
+        else:
+            _disk_bulk.on_reactor(meter, fd)
         return
     from loadtest import _disk_await
 
@@ -88,7 +91,7 @@ def _read(asked: argparse.Namespace, meter: Meter, fd: int) -> None:
 
 def _substituted(how: str, holds: dict[str, int]) -> str:
     """What the kernel saw instead of what was asked for; "" where it is the same."""
-    by_aio = how in ("bulk", "await")
+    by_aio = how in BY_AIO
     if by_aio and not holds["aio_rings"]:
         return "no AIO context was held: it did not read by AIO"
     if not by_aio and holds["aio_rings"]:
@@ -113,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--file", required=True, help="a file as _disk_file.py writes it")
     add("--size", type=int, required=True, help="its bytes")
     add("--seed", type=int, required=True, help="of its bytes")
-    add("--how", choices=("bulk", "await", "threads", "nowait"), required=True)
+    add("--how", choices=(*BY_AIO, "threads", "nowait"), required=True)
     add("--loop", choices=("none", "reactor", "asyncio", "uvloop", "trio"), required=True)
     add("--pattern", choices=BLOCKS, required=True)
     add("--direct", action="store_true", help="by O_DIRECT; else through the page cache")

@@ -13,6 +13,7 @@ import pytest
 from diskfile import MIB, SEED, read, reading, require_disk
 from hdrh.histogram import HdrHistogram
 
+from loadtest._disk_cells import BY_AIO
 from loadtest._disk_file import BLOCK, DataFile
 
 
@@ -33,6 +34,7 @@ def file(place: Path) -> Iterator[DataFile]:
     ("how", "loop", "more"),
     [
         ("bulk", "none", ["--pattern", "random", "--direct", "--depth", "1"]),
+        ("spin", "none", ["--pattern", "random", "--direct", "--depth", "1"]),
         ("bulk", "none", ["--pattern", "sequential", "--direct", "--depth", "4"]),
         ("bulk", "reactor", ["--pattern", "random", "--direct", "--depth", "8"]),
         ("await", "asyncio", ["--pattern", "random", "--direct", "--depth", "8"]),
@@ -57,8 +59,8 @@ def test_it_measures(file: DataFile, how: str, loop: str, more: list[str]) -> No
     assert found["latency"]["p50"] <= found["latency"]["p99"] <= found["latency"]["max"]
     cpu = found["reader"]["user_cpu_us_per_read"] + found["reader"]["system_cpu_us_per_read"]
     assert cpu > 0
-    assert found["holds"]["aio_rings"] == (1 if how in ("bulk", "await") else 0)
-    if how in ("bulk", "await"):
+    assert found["holds"]["aio_rings"] == (1 if how in BY_AIO else 0)
+    if how in BY_AIO:
         assert found["reader"]["submit_us_per_read"] > 0
     if "--direct" in more and how == "threads":
         assert found["holds"]["threads"] > 1
