@@ -10,7 +10,7 @@ What may be said
     more, and the watcher's own limit is higher than the figure.
 *   What it *takes in* are the changes a second of a backlog, with no writer at work: the limit
     that nobody else sets, and so what rows are ranked by.  Of the backlogs of one measurement
-    the median counts.
+    the median counts, and the one of files that were not written before (*fresh*) by itself.
 *   A latency is that of the phase "journal": the same operations at the same rate for every row.
 *   CPU time is that of the flood, for one change that became known.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from loadtest._statistics import ENOUGH_FOR_BOOTSTRAP, compare, coverage, typical_noise
 from loadtest._watch_cells import WatchCell
-from loadtest._watch_figures import BACKLOG, PER_FILES
+from loadtest._watch_figures import BACKLOG, FRESH, PER_FILES
 from loadtest._watch_rows import BASELINE, CONTROL
 from loadtest._workload import WATCH
 
@@ -175,6 +175,7 @@ def _journal_p50(one: Measurement) -> float | None:
 #: Name in the table -> how it is read.  Latencies in us, memory in KiB.
 FIGURES: Final[dict[str, Value]] = {
     "taken": _taken,
+    "fresh_taken": _phase(FRESH, "taken_per_second"),
     "sustained": _phase("flood", "told_per_second"),
     "cpu": _phase("flood", "cpu_us"),
     "user_cpu": _phase("flood", "user_cpu_us"),
@@ -192,9 +193,10 @@ FIGURES: Final[dict[str, Value]] = {
     "fds": _tree("fds"),
     "watches": _watches,
 }
-#: What rows are compared by: more is better of the first two, less of the others.
+#: What rows are compared by: more is better of the first three, less of the others.
 RATIOS: Final[dict[str, Value]] = {
     "rate": FIGURES["taken"],
+    "fresh": FIGURES["fresh_taken"],
     "sustaining": FIGURES["sustained"],
     "latency": FIGURES["p50"],
     "cost": FIGURES["cpu"],

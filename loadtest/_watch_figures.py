@@ -13,6 +13,8 @@ from loadtest._watch_match import Matched
 
 #: The phases in which the watcher alone works begin so.
 BACKLOG: Final = "backlog"
+#: The same of files that were not written before.
+FRESH: Final = "fresh"
 #: Memory and descriptors are given for so many files.
 PER_FILES: Final = 10_000
 

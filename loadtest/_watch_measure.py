@@ -27,7 +27,7 @@ import trio
 from loadtest import _watch_journal, _watch_reporter, _watch_writer
 from loadtest._child import Child, Failed
 from loadtest._watch_cells import SETTLE, Load, Place, WatchCell
-from loadtest._watch_figures import BACKLOG, figures
+from loadtest._watch_figures import BACKLOG, FRESH, figures
 from loadtest._watch_held import held, other_than
 from loadtest._watch_match import Report, match
 
@@ -122,6 +122,7 @@ def _orders(load: Load, seed: int, watcher: int) -> list[tuple[str, dict[str, An
     """Each phase with what the writer is told; `watcher` is the reporter's process."""
     orders: list[tuple[str, dict[str, Any]]] = [
         ("journal", {"seed": seed, "operations": load.operations, "rate": load.rate}),
+        (FRESH, {"watcher": watcher}),
         ("flood", {"seconds": load.flood}),
         ("hold", {"seconds": load.hold}),
         *((f"{BACKLOG}-{n + 1}", {"watcher": watcher}) for n in range(load.backlogs)),
@@ -129,6 +130,7 @@ def _orders(load: Load, seed: int, watcher: int) -> list[tuple[str, dict[str, An
     ]
     lengths = {"journal": load.operations, "flood": load.flood, "burst": load.burst}
     lengths["hold"] = load.flood and load.hold  # the flood decides its rate
+    lengths[FRESH] = load.backlogs
     return [(name, order) for name, order in orders if lengths.get(name, True)]
 
 

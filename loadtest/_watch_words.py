@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from loadtest._verdict import difference, ratio
 from loadtest._watch_cells import SETTLE
-from loadtest._watch_figures import BACKLOG
+from loadtest._watch_figures import BACKLOG, FRESH
 from loadtest._watch_rows import BASELINE, CONTROL
 
 Row = Mapping[str, Any]
@@ -60,9 +60,8 @@ def headlines(load: Mapping[str, Any]) -> list[str]:
     if load["basis"] is None:
         return [f"Nothing is compared: the baseline is {base['status']}: {base['reason']}."]
     rows = load["rows"]
-    said = [_taken(rows, base), *_sustained(rows, base), _first(rows, base), *_cost(rows, base)]
-    said += _control(table.get(CONTROL))
-    return said
+    said = [_taken(rows, base), *_fresh(rows, base), *_sustained(rows, base)]
+    return [*said, _first(rows, base), *_cost(rows, base), *_control(table.get(CONTROL))]
 
 
 def _ranked(rows: Sequence[Row], name: str) -> list[Row]:
@@ -86,6 +85,19 @@ def _taken(rows: Sequence[Row], base: Row) -> str:
         names = ", ".join(f"{one['label']} {ratio(one['rate'])} x" for one in faster)
         text += f". Faster of ours: {names}"
     return text + "."
+
+
+def _fresh(rows: Sequence[Row], base: Row) -> list[str]:
+    """The same of files that it cannot remember."""
+    if base not in (ranked := _ranked(rows, "fresh")):
+        return []
+    text = "Where each file is written for the first time, it takes in "
+    text += f"{base['fresh_taken']:,.0f} a second"
+    if peers := [one for one in ranked if one["peer"]]:
+        best = max(peers, key=lambda one: float(one["fresh"]["median"]))
+        word = difference(best["fresh"], "ratio")
+        text += f"; {best['label']} {ratio(best['fresh'])} x that ({word})"
+    return [text + "."]
 
 
 def _sustained(rows: Sequence[Row], base: Row) -> list[str]:
@@ -231,7 +243,7 @@ def _flood(row: Row) -> list[str]:
         said.append(
             f"loses {flood['lost']:,} of {flood['facts']:,} also where the writer waits for it"
         )
-    backlogs = [one for name, one in row["phases"].items() if name.startswith(BACKLOG)]
+    backlogs = [one for name, one in row["phases"].items() if name.startswith((BACKLOG, FRESH))]
     if lost := sum(one["lost"] for one in backlogs):
         facts = sum(one["facts"] for one in backlogs)
         said.append(f"loses {lost:,} of {facts:,} that half of the kernel's queue had room for")

@@ -9,6 +9,7 @@ object (`Setup`); then each line on stdin is one phase, done and answered by a l
     {"phase": "flood", "seconds"}             writes as fast as the watcher tells of them
     {"phase": "hold", "seconds", "rate"}      writes at a fixed rate
     {"phase": "backlog", "watcher"}           a write to each file, while that process is stopped
+    {"phase": "fresh", "watcher"}             the same, as the first write to each of them
     {"phase": "burst", "operations"}          as fast as this process can
     {"phase": "save", "path"}                 write the journal
 
@@ -18,6 +19,7 @@ object (`Setup`); then each line on stdin is one phase, done and answered by a l
     later, so that two writes cannot be told as one.  burst is the opposite: nobody waits.
 *   Where the writer is slower than the watcher, the flood cannot say what the watcher can do.
     backlog does: SIGSTOP, half a queue of writes, SIGCONT, and then only the watcher works.
+    Who remembers files is quicker at the second write to one, so that the first is one of its own.
 *   Its files are open before a watcher looks, and written with pwrite(2), which costs about as
     much as the kernel's notice of it.  A write is one change: the bytes stay, the time does not.
 *   Every phase ends with a new file in the root, by which the reader knows that it has seen all.
@@ -185,6 +187,7 @@ def main() -> int:
         "flood": writer.flood,
         "hold": writer.hold,
         "backlog": writer.backlog,
+        "fresh": writer.backlog,
         "burst": writer.burst,
     }
     for line in sys.stdin:

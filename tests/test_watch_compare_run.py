@@ -62,6 +62,7 @@ def test_what_a_watcher_reports_is_counted_whole(row: str, place: Place) -> None
     found = measured(place, row)
     assert found["ready"]["ready"]
     backlogs = {f"backlog-{number + 1}" for number in range(LOAD.backlogs)}
+    backlogs.add("fresh")
     assert set(found["phases"]) == {"journal", "flood", "hold", "burst", *backlogs}
     for name, phase in found["phases"].items():
         assert phase["ended"], name
