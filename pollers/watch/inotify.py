@@ -75,6 +75,7 @@ GONE: Final = IN_DELETE | IN_MOVED_FROM
 PAIRED: Final = IN_MOVED_FROM | IN_MOVED_TO | IN_Q_OVERFLOW
 _NOWHERE: Final[list[Place]] = []
 MODIFIED: Final = Kind.MODIFIED
+_new: Final = tuple.__new__
 
 
 class Instance(Protocol):
@@ -110,10 +111,10 @@ class InotifyWatcher(ToldWatcher):
         super().__init__()
         self._pairing: Pairing[Event] = Pairing(wait)
         self._timer_set = False
-        self._memo = Memo()
         with contextlib.ExitStack() as undo:
             self._inotify = self._instance()
             undo.callback(self._inotify.close)
+            self._memo = Memo(self._inotify.decode)
             self._timer = Timer()
             undo.callback(self._timer.close)
             self._any = AnyOf(self._inotify.fileno(), self._timer.fileno())
@@ -192,7 +193,7 @@ class InotifyWatcher(ToldWatcher):
                     self._tell_of(Event._make(event), None)
                     last = told[-1] if told else None
                     continue
-                self._memo.remember(record, event, change)
+                self._memo.remember(record, change)
             if change != last:
                 told.append(change)
                 last = change
@@ -203,12 +204,15 @@ class InotifyWatcher(ToldWatcher):
         wd, mask, _, name = event
         if mask not in WRITES or not name:
             return None
-        if len(places := self._by_key.get(wd, _NOWHERE)) != 1:
+        places = self._by_key.get(wd, _NOWHERE)
+        if len(places) != 1:
             return None
-        known = places[0].names.get(name)
+        place = places[0]
+        known = place.names.get(name)
         if known is None or known.directory:
             return None
-        return Change(MODIFIED, join(places[0].path, name))
+        # As Change(...) does, without the search for defaults: half of the time.
+        return _new(Change, (MODIFIED, join(place.path, name), None, False))
 
     def _tell_paired(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait, where some does; whether some was lost."""

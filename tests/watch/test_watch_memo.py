@@ -152,10 +152,10 @@ def test_what_becomes_of_a_directory_may_be_a_matter_to_all(
 
 
 def test_a_memo_has_an_end() -> None:
-    memo = Memo()
+    memo = Memo(lambda record: (record, 2, 0, b"name"))
     change = Change(Kind.MODIFIED, b"path")
     for number in range(MOST + 1):
-        memo.remember(number, (number, 2, 0, b"name"), change)
+        memo.remember(number, change)
     assert len(memo.changes) == 1
     memo.forget(MOST, b"another")
     assert memo.changes == {MOST: change}
