@@ -157,14 +157,18 @@ class KqueueWatcher(KnownTrees):
             self._knotes.unregister(root.parent)
 
     def _statuses(self, root: Root, path: bytes, fd: int) -> dict[bytes, Status]:
-        names = map(os.fsencode, os.listdir(fd))
-        found = ((name, self._status(root, path, fd, name)) for name in names)
+        there = super()._statuses(root, path, fd).items()
+        found = ((name, self._opened(root, path, fd, name, status)) for name, status in there)
         return {name: status for name, status in found if status is not None}
 
     def _status(self, root: Root, path: bytes, fd: int, name: bytes) -> Status | None:
         found = super()._status(root, path, fd, name)
-        if found is None:
-            return None
+        return None if found is None else self._opened(root, path, fd, name, found)
+
+    def _opened(
+        self, root: Root, path: bytes, fd: int, name: bytes, found: Status
+    ) -> Status | None:
+        """What `name` is once it is held open, if it may be; None where it has gone."""
         full = join(path, name)
         held = self._holding(root, full)
         if held is not None and held.identity[1] == found.identity:
