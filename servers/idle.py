@@ -1,6 +1,7 @@
 """Idle timeouts for every loop, at the price of one attribute store a read.
 
-A connection counts the bytes that it `received`, which the counters need anyway.  A sweep runs
+A connection counts the bytes that it `received`, which the counters need anyway (where they come
+in batches, see servers.echo.reactor_batch).  A sweep runs
 four times a timeout and counts the sweeps that found the same number: after four, nothing came for
 at least the timeout and at most 1.25 times as long.  (A connection that is new or gets rid of
 bytes sets `quiet` to -1 itself: the next sweep is less than a quarter away and must not

@@ -50,7 +50,8 @@ class Tally:
     idle_closes: int = 0
     accept_errors: int = 0
     received: int = 0
-    """Bytes that connections now closed had received; each one counts its own until then."""
+    """Bytes that connections now closed had received, and what came in batches; each connection
+    counts the others of its own until then."""
 
     @property
     def open(self) -> int:

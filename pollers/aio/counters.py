@@ -24,7 +24,7 @@ from pollers.aio.context import Context
 class DiskCounters:
     """What a reader did since it was made."""
 
-    #: Reads that completed, cancelled ones not among them, and the bytes that were asked for.
+    #: Reads that were told of, cancelled ones not among them, and the bytes that were asked for.
     reads: int = 0
     bytes: int = 0
     errors: int = 0

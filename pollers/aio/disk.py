@@ -139,7 +139,8 @@ class DiskReader:
             if self._finished:  # a read that the kernel refused; a `done` is called by reap() only
                 self._nudge()
         except BaseException:
-            self._nudge()
+            if not self.closed:
+                self._nudge()
             raise
 
     def cancel(self, ticket: Ticket) -> None:
@@ -171,6 +172,8 @@ class DiskReader:
             elif self._slots.in_flight:
                 self._collect()
             while self._finished:
+                if self._unsettled:  # a `done` went on after an interruption in a call of ours
+                    self._settle()
                 called += self._tell(self._finished[0])
             if self._queue:  # nothing is left there by a `done` that closed the reader
                 self.flush()
@@ -230,12 +233,12 @@ class DiskReader:
         ticket, block = self._telling = finished
         self._unsettled = True
         self._finished.popleft()
+        count = len(block.view)
+        # From here to the call of `done` no signal handler runs.
         if ticket.done is None:
             block.release()
             self._unsettled, self._telling = False, None
             return False
-        count = len(block.view)
-        # From here on it is told: no signal handler runs before `done` has begun.
         done, ticket.done = ticket.done, None
         self._unsettled, self._telling = False, None
         counters = self._counters

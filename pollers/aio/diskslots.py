@@ -74,7 +74,7 @@ class DiskSlots:
             file = ticket.file
             if file.fd < 0:
                 closed(ticket)
-                del queue[ticket]
+                queue.pop(ticket, None)
                 continue
             slot = free[-1]
             unit = file.alignment.offset
@@ -86,7 +86,7 @@ class DiskSlots:
             self.tickets[slot] = ticket
             self.in_flight += 1
             free.pop()
-            del queue[ticket]
+            queue.pop(ticket, None)
             slots.append(slot)
         return slots
 

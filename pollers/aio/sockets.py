@@ -74,8 +74,7 @@ class OwnContext:
 
     def transfer(self, addresses: Addresses, at: int, *, arm: bool) -> Integers:
         """See Submitter.  Nothing else waits here."""
-        context, total = self._context, len(addresses)
-        done = 0
+        context, total, done = self._context, len(addresses), 0
         refused: dict[int, int] = {}
         while done < total:
             try:
@@ -84,7 +83,7 @@ class OwnContext:
                 refused[done] = error.errno or errno.EIO
                 done += 1
         left = total - len(refused)
-        if context.ring is not None:
+        if left and context.ring is not None:
             results = context.ring.take_results(left)
             if results is not None:
                 return together([results], refused)

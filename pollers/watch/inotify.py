@@ -173,6 +173,14 @@ class InotifyWatcher(ToldWatcher):
             except BlockingIOError:
                 break
 
+    def _enter(self, place: Place) -> None:
+        self._memo.clear()
+        super()._enter(place)
+
+    def _leave(self, path: bytes) -> None:
+        self._memo.clear()
+        super()._leave(path)
+
     def _tell_of_all(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait; whether some was lost.
 

@@ -5,9 +5,9 @@
 Facts
 -----
 *   What Python costs a message is what it does *for each* message.  Here that is a share of about
-    twenty numpy operations, which take some 30 us however many messages there are: a batch is
-    worth it from a few (`FEWEST`) on, and for hundreds it is some 0.1 us each.  While there are
-    fewer at once, an event is handled as the backend `copy` does it.
+    twenty numpy operations, which take some 30 us by themselves, however many messages there
+    are: a batch is worth it from a few (`FEWEST`) on, and for hundreds it is below 1 us each.
+    While there are fewer at once, an event is handled as the backend `copy` does it.
 *   A poll() in which something is to be done for one fd in particular (an end of file, an error,
     a hang-up, a peer that does not take its bytes, the listener) is split: the others stay in the
     batch, and these go the *plain* way, which is the backend `copy`'s.
@@ -16,8 +16,8 @@ Facts
 *   A busy peer answers at once, so that batches can stay as small as thirty: the price of a turn
     counts.  numpy's min(), all() and any() take 2.5 us from Python; argmin(), argmax() and
     comparing bytes take 0.6 and answer the same questions.
-*   The kernel's TCP leaves nothing of ours in the caches: each numpy call of a turn costs some
-    5 to 20 us, and not the 1 us of a benchmark.  So of the bytes received only their sum is
+*   After hundreds of messages the kernel's TCP has left nothing of ours in the caches: each numpy
+    call then costs 5 to 20 us instead of 1.  So of the bytes received only their sum is
     kept, and per connection the number of the batch that brought some, for the idle timeout.
 *   Level-triggered epoll polls every socket of a batch once more in the next epoll_wait, only to
     find it empty; with thousands of busy connections that is a tenth of all CPU (measured).

@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,37 @@ def test_where_no_other_context_is_to_be_had_it_is_said_and_tried_again(
         context.capacity = DEPTH
         reader.flush()
         current.ended(content)
+
+
+def test_a_callback_may_go_on_after_an_interruption(file: DirectFile, content: bytes) -> None:
+    """Of a call of ours: the next one is told, and nothing is forgotten."""
+    with DiskReader(DEPTH, SIZE) as reader:
+
+        def once(point: int) -> bool:
+            told: list[int] = []
+            interrupted = False
+
+            def done(block: Block, number: int) -> None:
+                nonlocal interrupted
+                told.append(number)
+                release(block)
+                if number == 0:
+                    for more in (3, 4):
+                        reader.submit(file, OFFSETS[more], SIZE, partial(done, number=more))
+                    with interrupted_at(point) as left, suppress(Interrupted):
+                        reader.flush()
+                        reader.reap()
+                    interrupted = left[0] < 0
+
+            for number in range(3):
+                reader.submit(file, OFFSETS[number], SIZE, partial(done, number=number))
+            reader.flush()
+            loop(reader, lambda: not reader.pending)
+            assert sorted(told) == list(range(5))
+            assert sorted(reader._buffers.free) == list(range(DEPTH))
+            return interrupted
+
+        assert points(once) > 20
 
 
 def test_what_a_callback_raises_is_the_callers_and_asks_for_nothing_again(

@@ -13,7 +13,7 @@ import pytest
 from adapters import available
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from watching import readable
+from watching import exchange, readable
 
 from pollers import watch
 from pollers.watch.base import Change, Kind
@@ -149,6 +149,22 @@ def test_what_becomes_of_a_directory_may_be_a_matter_to_all(
         (tmp_path / "other/file").write_bytes(b"z")
         (told,) = set(all_of(watcher))
         assert told == Change(Kind.MODIFIED, os.fsencode(tmp_path / "other/file"))
+
+
+def test_a_directory_that_changes_places_with_a_file_is_forgotten(
+    watcher: InotifyWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is two renames, of which the first is one of a file, and may be read by itself."""
+    exchange(tmp_path / "file", tmp_path / "sub")
+    (tmp_path / "file/file").write_bytes(b"z")
+    records = watcher._inotify.records()
+    parts = iter([records[:2], records[4:], records[2:4], []])
+    with monkeypatch.context() as patch:
+        patch.setattr(watcher._inotify, "records", lambda: next(parts))
+        watcher.read()
+        assert remembered(watcher, tmp_path) == set()
+        assert watcher.read() == [], "what was deleted is not modified"
+        watcher.read()
 
 
 def test_a_memo_has_an_end() -> None:
