@@ -16,6 +16,9 @@ from loadtest._watch_rows import BASELINE, CONTROL
 
 Row = Mapping[str, Any]
 
+#: Of these ratios less is better.
+LESS: Final = ("latency", "cost")
+
 #: A part of its facts that makes a kind of operation worth a sentence.
 SOME, MOST = 0.02, 0.6
 #: Kinds that have sentences of their own; the phases that are no test of the truth.
@@ -68,16 +71,26 @@ def _ranked(rows: Sequence[Row], name: str) -> list[Row]:
     return [one for one in rows if one["status"] == "ok" and one[name] and one["key"] != CONTROL]
 
 
+def _best_peer(ranked: Sequence[Row], name: str) -> Row | None:
+    """The peer with the best ratio of that name."""
+    best = min if name in LESS else max
+    peers = [one for one in ranked if one["peer"]]
+    return best(peers, key=lambda one: float(one[name]["median"]), default=None)
+
+
+def _times(row: Row, name: str, what: str) -> str:
+    word = difference(row[name], "cost" if name in LESS else "ratio")
+    return f"{ratio(row[name])} x {what} ({word})"
+
+
 def _taken(rows: Sequence[Row], base: Row) -> str:
     """How fast a watcher is where nobody else sets the pace."""
     ranked = sorted(_ranked(rows, "rate"), key=lambda one: -float(one["rate"]["median"]))
     lost = sum(one["lost"] for name, one in base["phases"].items() if name.startswith(BACKLOG))
     loss = f"losing {lost:,}" if lost else "without loss"
     text = f"{base['label']} takes in {base['taken']:,.0f} changes a second of a backlog {loss}"
-    if peers := [one for one in ranked if one["peer"]]:
-        best = peers[0]
-        word = difference(best["rate"], "ratio")
-        text += f"; the fastest peer, {best['label']}, {ratio(best['rate'])} x that ({word})"
+    if best := _best_peer(ranked, "rate"):
+        text += f"; the fastest peer, {best['label']}, {_times(best, 'rate', 'that')}"
     faster = [
         one for one in ranked if not one["peer"] and difference(one["rate"], "ratio") == "better"
     ]
@@ -93,10 +106,8 @@ def _fresh(rows: Sequence[Row], base: Row) -> list[str]:
         return []
     text = "Where each file is written for the first time, it takes in "
     text += f"{base['fresh_taken']:,.0f} a second"
-    if peers := [one for one in ranked if one["peer"]]:
-        best = max(peers, key=lambda one: float(one["fresh"]["median"]))
-        word = difference(best["fresh"], "ratio")
-        text += f"; {best['label']} {ratio(best['fresh'])} x that ({word})"
+    if best := _best_peer(ranked, "fresh"):
+        text += f"; {best['label']} {_times(best, 'fresh', 'that')}"
     return [text + "."]
 
 
@@ -109,38 +120,26 @@ def _sustained(rows: Sequence[Row], base: Row) -> list[str]:
     text = f"While a writer writes, it sustains {base['sustained']:,.0f} changes a second {loss}"
     if base["limit"] == "writer":
         text += ", and more: the writer could do no more"
-    if peers := [one for one in ranked if one["peer"]]:
-        best = max(peers, key=lambda one: float(one["sustaining"]["median"]))
-        word = difference(best["sustaining"], "ratio")
-        text += f"; {best['label']} {ratio(best['sustaining'])} x that ({word})"
+    if best := _best_peer(ranked, "sustaining"):
+        text += f"; {best['label']} {_times(best, 'sustaining', 'that')}"
         if best["limit"] == "writer":
             text += ", which the writer limited"
     return [text + "."]
 
 
 def _first(rows: Sequence[Row], base: Row) -> str:
-    ranked = sorted(_ranked(rows, "latency"), key=lambda one: float(one["latency"]["median"]))
-    peers = [one for one in ranked if one["peer"]]
     text = f"Half of the changes are known within {milliseconds(base['p50'])} ms ({base['label']})"
-    if peers:
-        best = peers[0]
-        word = difference(best["latency"], "cost")
-        text += (
-            f"; the quickest peer, {best['label']}, needs {ratio(best['latency'])} x as long "
-            f"({word})"
-        )
+    if best := _best_peer(_ranked(rows, "latency"), "latency"):
+        text += f"; the quickest peer, {best['label']}, needs {_times(best, 'latency', 'as long')}"
     return text + "."
 
 
 def _cost(rows: Sequence[Row], base: Row) -> list[str]:
-    ranked = sorted(_ranked(rows, "cost"), key=lambda one: float(one["cost"]["median"]))
-    if base not in ranked:
+    if base not in (ranked := _ranked(rows, "cost")):
         return []
     text = f"{base['label']} takes {base['cpu']:,.1f} us of CPU for a change"
-    if peers := [one for one in ranked if one["peer"]]:
-        best = peers[0]
-        word = difference(best["cost"], "cost")
-        text += f"; the cheapest peer, {best['label']}, {ratio(best['cost'])} x that ({word})"
+    if best := _best_peer(ranked, "cost"):
+        text += f"; the cheapest peer, {best['label']}, {_times(best, 'cost', 'that')}"
     return [text + "."]
 
 

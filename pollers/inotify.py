@@ -60,6 +60,8 @@ IN_MASK_ADD: Final = 0x20000000
 
 #: struct inotify_event without its name: wd, mask, cookie, len.
 HEADER: Final = struct.Struct("=iIII")
+#: Where the name begins.
+NAME: Final = HEADER.size
 #: Of it, `len` alone.
 LENGTH: Final = struct.Struct("=12xI")
 #: The longest event: NAME_MAX and its NUL, padded.
@@ -120,7 +122,7 @@ def split(buffer: bytes) -> list[bytes]:
 def decode(record: bytes) -> Fields:
     """The event in one record."""
     wd, mask, cookie, _ = HEADER.unpack_from(record)
-    return wd, mask, cookie, record[16:].rstrip(b"\0")
+    return wd, mask, cookie, record[NAME:].rstrip(b"\0")
 
 
 class Inotify:

@@ -139,6 +139,28 @@ def test_what_was_taken_makes_room_again(ready: Ready) -> None:
     assert ready.context.getevents_calls == 0
 
 
+def test_results_come_whole_whatever_way_they_are_taken(ready: Ready) -> None:
+    """In one piece, around the end of the memory, and after some that were taken by a call."""
+    ring = ready.context.ring
+    assert ring is not None
+    ready.submit(3)
+    for count in (2, 4):
+        assert ring.take_results(count) is None, "not as many"
+    assert len(ring) == 3, "nothing was taken"
+    found = ring.take_results(3)
+    assert found is not None
+    assert found.tolist() == [POLLIN] * 3
+    assert ready.context.results(0) == []
+    pieces = 0
+    for count in range(1, ring.nr):
+        assert ready.submit(min(count, 8)) == min(count, 8)
+        parts = ready.context.results(min(count, 8))
+        pieces += len(parts) == 1
+        assert [int(each) for part in parts for each in part] == [POLLIN] * min(count, 8)
+        assert len(ring) == 0
+    assert pieces > ring.nr // 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 300), st.booleans())))
 def test_calls_and_the_ring_may_be_mixed(steps: list[tuple[int, int, bool]]) -> None:

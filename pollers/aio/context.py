@@ -34,6 +34,7 @@ import weakref
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pollers.aio.abi import IO_EVENT, numbers
 from pollers.aio.ring import Columns, Ring
@@ -201,6 +202,20 @@ class Context:
     def gathered(self, count: int) -> Columns:
         """The first `count` that the last `gather()` brought, as copies."""
         return self._data[:count].copy(), self._results[:count].copy()
+
+    def results(self, count: int) -> list[NDArray[np.int64]]:
+        """The `res` of the `count` operations that are under way, waited for, in parts."""
+        ring = self.ring
+        if ring is not None and count:
+            whole = ring.take_results(count)
+            if whole is not None:
+                self.taken += count
+                return [whole]
+        parts: list[NDArray[np.int64]] = []
+        while count:
+            parts.append(self.completions(count, count, None)[1])
+            count -= len(parts[-1])
+        return parts
 
     def one(self) -> int:
         """The `res` of the only operation that is under way, waited for: items, no arrays."""

@@ -183,6 +183,28 @@ class DiskReader:
             raise
         return called
 
+    def _tell(self, finished: Finished) -> bool:
+        """Call the `done` of what has finished first, or release the block that nobody wants."""
+        ticket, block = self._telling = finished
+        self._unsettled = True
+        self._finished.popleft()
+        count = len(block.view)
+        # From here to the call of `done` no signal handler runs.
+        if ticket.done is None:
+            block.release()
+            self._unsettled, self._telling = False, None
+            return False
+        done, ticket.done = ticket.done, None
+        self._unsettled, self._telling = False, None
+        counters = self._counters
+        if block.error is None:
+            counters.reads += 1
+            counters.bytes += count
+        else:
+            counters.errors += 1
+        done(block)
+        return True
+
     @property
     def counters(self) -> DiskCounters:
         """What this reader did since it was made."""
@@ -227,28 +249,6 @@ class DiskReader:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _tell(self, finished: Finished) -> bool:
-        """Call the `done` of what has finished first, or release the block that nobody wants."""
-        ticket, block = self._telling = finished
-        self._unsettled = True
-        self._finished.popleft()
-        count = len(block.view)
-        # From here to the call of `done` no signal handler runs.
-        if ticket.done is None:
-            block.release()
-            self._unsettled, self._telling = False, None
-            return False
-        done, ticket.done = ticket.done, None
-        self._unsettled, self._telling = False, None
-        counters = self._counters
-        if block.error is None:
-            counters.reads += 1
-            counters.bytes += count
-        else:
-            counters.errors += 1
-        done(block)
-        return True
 
     # -- slots
 
@@ -298,10 +298,9 @@ class DiskReader:
         """Take from the ring all that has completed: `depth` at most, so that one call will do."""
         self._unsettled = True
         slots, results = self._context.completions(0, self.depth, 0)
-        buffers, tickets, vacate = self._buffers, self._slots.tickets, self._slots.vacate
+        buffers, ticket_of, vacate = self._buffers, self._slots.ticket, self._slots.vacate
         for slot, result in zip(slots.tolist(), results.tolist(), strict=True):
-            ticket = tickets[slot]
-            assert ticket is not None, f"slot {slot} is nobody's"
+            ticket = ticket_of(slot)
             if ticket.done is None:
                 buffers.free.append(slot)
             elif result < 0:

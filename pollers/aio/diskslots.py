@@ -40,7 +40,7 @@ class DiskSlots:
         count = len(buffers.addresses)
         self._buffers = buffers
         #: slot -> the read that it is for, while the kernel has it.
-        self.tickets: list[Ticket | None] = [None] * count
+        self._tickets: list[Ticket | None] = [None] * count
         #: How many of these there are.
         self.in_flight = 0
         iocbs = np.zeros(count, IOCB)
@@ -83,7 +83,7 @@ class DiskSlots:
             self._offsets[slot] = start
             self._lengths[slot] = -(-(ticket.offset + ticket.count) // unit) * unit - start
             self._to_submit[len(slots)] = self._iocbs_at[slot]
-            self.tickets[slot] = ticket
+            self._tickets[slot] = ticket
             self.in_flight += 1
             free.pop()
             queue.pop(ticket, None)
@@ -92,13 +92,13 @@ class DiskSlots:
 
     def ticket(self, slot: int) -> Ticket:
         """Whose read the kernel has, or had."""
-        ticket = self.tickets[slot]
+        ticket = self._tickets[slot]
         assert ticket is not None, f"slot {slot} is nobody's"
         return ticket
 
     def vacate(self, slot: int) -> None:
         """The kernel does not have the read of `slot` any more, and its ticket is elsewhere."""
-        self.tickets[slot] = None
+        self._tickets[slot] = None
         self.in_flight -= 1
 
     def recover(
@@ -112,13 +112,13 @@ class DiskSlots:
         `telling` is what was about to leave `finished`.  May be interrupted, and called again.
         """
         free = self._buffers.free
-        idle = {slot for slot, ticket in enumerate(self.tickets) if ticket is not None}
+        idle = {slot for slot, ticket in enumerate(self._tickets) if ticket is not None}
         if telling is not None and telling not in finished:
             if telling[0].done is not None:
                 finished.appendleft(telling)
             else:
                 idle.add(telling[1].slot)
-        for ticket in reversed(self.tickets):
+        for ticket in reversed(self._tickets):
             if ticket is not None and ticket.done is not None:
                 queue[ticket] = None
                 queue.move_to_end(ticket, last=False)
@@ -132,4 +132,4 @@ class DiskSlots:
     def forget(self) -> None:
         """The kernel has none any more, and nobody waits for them."""
         self.in_flight = 0
-        self.tickets[:] = [None] * len(self.tickets)
+        self._tickets[:] = [None] * len(self._tickets)

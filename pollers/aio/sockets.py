@@ -82,16 +82,7 @@ class OwnContext:
             except OSError as error:
                 refused[done] = error.errno or errno.EIO
                 done += 1
-        left = total - len(refused)
-        if left and context.ring is not None:
-            results = context.ring.take_results(left)
-            if results is not None:
-                return together([results], refused)
-        outcomes = []
-        while left:
-            outcomes.append(context.completions(left, left, None)[1])
-            left -= len(outcomes[-1])
-        return together(outcomes, refused)
+        return together(context.results(total - len(refused)), refused)
 
     def close(self) -> None:
         self._context.close()

@@ -49,7 +49,7 @@ from pollers.inotify import (
     Inotify,
 )
 from pollers.watch.again import Moment
-from pollers.watch.base import AnyPath, Capability, Change, Kind, join, lies_in
+from pollers.watch.base import Capability, Change, Kind, join, lies_in
 from pollers.watch.memo import WRITES, Memo
 from pollers.watch.pairing import WAIT, Pairing
 from pollers.watch.places import Place
@@ -124,14 +124,6 @@ class InotifyWatcher(ToldWatcher):
         self._check_open()
         return self._any.fileno()
 
-    def add(self, path: AnyPath, recursive: bool = False) -> None:
-        self._memo.clear()
-        super().add(path, recursive)
-
-    def remove(self, path: AnyPath) -> None:
-        self._memo.clear()
-        super().remove(path)
-
     def read(self) -> list[Change]:
         self._check_open()
         moment = Moment()
@@ -140,7 +132,6 @@ class InotifyWatcher(ToldWatcher):
         if not (self._tell_of_all(records) or self._inotify.behind):
             self._drained = moment
         if self._again:
-            self._memo.clear()
             self._retry()
         self._set_timer()
         return self._take()
@@ -173,6 +164,8 @@ class InotifyWatcher(ToldWatcher):
             except BlockingIOError:
                 break
 
+    # Whatever changes what is watched, an event or not, comes here, but for what `_forget` sees.
+
     def _enter(self, place: Place) -> None:
         self._memo.clear()
         super()._enter(place)
@@ -180,6 +173,10 @@ class InotifyWatcher(ToldWatcher):
     def _leave(self, path: bytes) -> None:
         self._memo.clear()
         super()._leave(path)
+
+    def _replace(self, old: dict[bytes, Place], new: dict[bytes, Place]) -> None:
+        self._memo.clear()
+        super()._replace(old, new)
 
     def _tell_of_all(self, records: Sequence[Hashable]) -> bool:
         """Tell of what need not wait; whether some was lost.
@@ -237,7 +234,6 @@ class InotifyWatcher(ToldWatcher):
             else:
                 self._tell(change)
         if lost is not None:
-            self._memo.clear()
             self._lost()
         return lost is not None
 
@@ -261,7 +257,7 @@ class InotifyWatcher(ToldWatcher):
                 self._tell_at(place, mask, name)
 
     def _forget(self, event: Event) -> None:
-        """What a write is told as may be something else after this."""
+        """What a write is told as may be something else after this: a name, a path, a wd's end."""
         if event.name and not event.mask & (IN_ISDIR | IN_IGNORED):
             self._memo.forget(event.wd, event.name)
         else:

@@ -6,7 +6,6 @@ import contextlib
 import socket
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pollers
@@ -46,7 +45,7 @@ class EchoService:
         self.batches = batches
         #: How a connection that reads is registered.
         self.interest, self.edge = POLLIN, False
-        self._progress: Callable[[Connection], int] = attrgetter("received")
+        self._progress: Callable[[Connection], int] = idle.RECEIVED
         if batches is not None:
             self.reactor.poll_by(batches.poll)
             self.interest, self.edge = batches.interest, batches.edge

@@ -126,7 +126,7 @@ def test_reads_are_cancelled_at_any_moment_and_bytes_stay_right(
                 nonlocal orphans
                 for _ in range(8):
                     await host.turn()
-                    orphans += sum(t is not None and t.done is None for t in inner._slots.tickets)
+                    orphans += sum(t is not None and t.done is None for t in inner._slots._tickets)
                 return False
 
             for _ in range(25):

@@ -59,10 +59,9 @@ class Round:
 
     def ended(self, content: bytes) -> None:
         """See to the rest of it, and that all of it was told."""
-        loop(self.reader, lambda: not self.reader.pending or len(self.held) == DEPTH)
+        loop(self.reader, lambda: not self.reader.pending)
         for block in self.held:
             block.release()
-        loop(self.reader, lambda: not self.reader.pending)
         expected: dict[int, bytes | int] = {
             number: content[offset : offset + SIZE] for number, offset in enumerate(OFFSETS)
         }
@@ -88,7 +87,6 @@ def test_whatever_is_interrupted_anywhere_loses_nothing(
 
         def once(point: int) -> bool:
             current = Round(reader, file, gone)
-            interrupted = False
             with interrupted_at(point) as left, suppress(Interrupted):
                 reader.flush()
                 reader.cancel(current.tickets[9])
@@ -162,7 +160,7 @@ def test_where_no_other_context_is_to_be_had_it_is_said_and_tried_again(
         current.ended(content)
 
 
-def test_a_callback_may_go_on_after_an_interruption(file: DirectFile, content: bytes) -> None:
+def test_a_callback_may_go_on_after_an_interruption(file: DirectFile) -> None:
     """Of a call of ours: the next one is told, and nothing is forgotten."""
     with DiskReader(DEPTH, SIZE) as reader:
 
@@ -194,7 +192,7 @@ def test_a_callback_may_go_on_after_an_interruption(file: DirectFile, content: b
 
 
 def test_what_a_callback_raises_is_the_callers_and_asks_for_nothing_again(
-    file: DirectFile, content: bytes
+    file: DirectFile,
 ) -> None:
     with DiskReader(DEPTH, SIZE) as reader:
         told: list[int] = []
