@@ -139,10 +139,18 @@ class SocketBatch:
         transfer = self._submitter.transfer
         return transfer(self._receive_at[:count], self._receive_first, arm=False)
 
-    def send(self, fds: Integers, lengths: Integers, places: Integers | None = None) -> Integers:
+    def send(
+        self,
+        fds: Integers,
+        lengths: Integers,
+        places: Integers | None = None,
+        *,
+        arm: bool = True,
+    ) -> Integers:
         """Send `lengths[i]` bytes to `fds[i]` from `places[i]`, by itself from place i.
 
-        Returns the results, in this order.
+        Returns the results, in this order.  `arm` False leaves what else waits for an io_submit
+        (see Submitter) to a later send, or the next poll().
         """
         if places is None:
             count = len(fds)
@@ -154,7 +162,7 @@ class SocketBatch:
             self._send_lengths[places] = lengths
             addresses = self._send_at[places]
             at = addresses.ctypes.data
-        return self._submitter.transfer(addresses, at, arm=True)
+        return self._submitter.transfer(addresses, at, arm=arm)
 
     def take_out(self, place: int, start: int, stop: int) -> bytes:
         """A copy of some bytes of a place, of which the next `receive` may make others."""
