@@ -17,19 +17,8 @@ Facts
 *   A busy peer answers at once, so that batches can stay as small as thirty: the price of a turn
     counts.  numpy's min(), all() and any() take 2.5 us from Python; argmin(), argmax() and
     comparing bytes take 0.6 and answer the same questions.
-*   A connection's state in the kernel is some kilobytes.  That of a hundred stays in a core's
-    cache from one message to the next, that of a thousand does not: *measured*, a message costs
-    10 us with 100 or 300 busy connections, and 14 with 1,000.  A peer that has nothing better to
-    do answers within a millisecond.  So a poll's events are handled in cohorts, and each cohort
-    is gone round once more, an *encore*, without asking whether it is ready: what has nothing says
-    EAGAIN, for less than a poll costs.
-*   What an encore finds has come since the poll, and is an edge that was not told yet: whatever
-    it leaves in a socket, the next poll tells of.
-*   Nobody is served more than twice a turn.  Who is among the first of an encore is answered
-    early, and who waits for other cohorts' encores late: with 1,000 busy connections the mean
-    falls with the cost of a message, but the longest waits are half as long again.
-*   With peers that take their time, or have their own queues, an encore finds little.  Then the
-    next one is left out, then two, four, up to `LONGEST_PAUSE`, and batches are as large as polls.
+*   Those who were just answered are asked once more before the next poll, as long as that pays:
+    see servers.echo.encores.
 *   After hundreds of messages the kernel's TCP has left nothing of ours in the caches: each numpy
     call then costs 5 to 20 us instead of 1.  So of the bytes received only their sum is
     kept, and per connection the number of the batch that brought some, for the idle timeout.
@@ -55,6 +44,7 @@ import numpy as np
 from pollers.aio.sockets import Integers, SocketBatch, Submitter
 from pollers.arrays import from_events, poll_arrays
 from pollers.base import POLLIN, POLLPRI, POLLRDHUP, Capability, Events, Poller
+from servers.echo.encores import COHORT, Encores
 from servers.echo.reactor_copy import CopyConnection
 from servers.listen import CHUNK as LARGEST
 
@@ -68,10 +58,6 @@ CHUNK: Final = 16384
 MOST: Final = 1024
 #: Fewer events than this go the plain way.
 FEWEST: Final = 12
-#: The most that are gone round twice together.
-COHORT: Final = 128
-#: The most batches without an encore, while encores do not pay: a try costs some 100 us.
-LONGEST_PAUSE: Final = 32
 
 #: What tells of no fault of the connection: it is still readable or writable, and comes again.
 AGAIN: Final = frozenset({errno.EAGAIN, errno.EINTR})
@@ -96,14 +82,10 @@ class Batches:
         self._wanted = np.zeros(1024, np.int64)
         self._latest = np.zeros(1024, np.int64)
         self._received = 0
-        #: Messages (one receive and its send) that went in batches, and batches that a poll told of.
+        #: Messages (one receive and its send) that went in batches; batches that were polled for.
         self.messages = 0
         self.batches = 0
-        #: Receives of encores, and how many of them brought a message.
-        self.encores = 0
-        self.encored = 0
-        #: How many batches go without an encore now, and how many of these are left.
-        self._pause = self._left = 0
+        self.encores = Encores()
 
     def poll(self, timeout: float | None, max_events: int) -> Events:
         """Poll, handle what goes in batches, and return the other events."""
@@ -129,13 +111,11 @@ class Batches:
             fds = fds[batched]
         start = 0
         while start < len(fds):
-            if self._left:
-                self._left -= 1
-                stop = start + self._batch.size
-                self._echo(fds[start:stop])
-            else:
-                stop = start + min(COHORT, self._batch.size)
-                self._encore(self._echo(fds[start:stop], arm=False))
+            encore = self.encores.due()
+            stop = start + min(COHORT if encore else MOST, self._batch.size)
+            answered = self._echo(fds[start:stop], arm=not encore)
+            if encore and len(answered):
+                self.encores.tell(len(answered), len(self._echo(answered, told=False)))
             start = stop
         return events
 
@@ -179,25 +159,12 @@ class Batches:
         return {
             "batches": self.batches,
             "batched": self.messages,
-            "encores": self.encores,
-            "encored": self.encored,
+            "encores": self.encores.tried,
+            "encored": self.encores.found,
         }
 
     def close(self) -> None:
         self._batch.close()
-
-    def _encore(self, fds: Integers) -> None:
-        """Go round once more with these, which have just been answered."""
-        count = len(fds)
-        if not count:
-            return
-        found = len(self._echo(fds, told=False))
-        self.encores += count
-        self.encored += found
-        if 2 * found >= count:
-            self._pause = 0
-        else:
-            self._pause = self._left = min(2 * self._pause or 1, LONGEST_PAUSE)
 
     def _echo(self, fds: Integers, *, told: bool = True, arm: bool = True) -> Integers:
         """One batch: receive from all, send to all from whom something came.
