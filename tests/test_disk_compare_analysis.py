@@ -179,6 +179,11 @@ def test_the_page_cache_is_asked_in_buffered_loads_only() -> None:
         assert row.fits(Load("random", True, 1)) == (row.how != "nowait")
 
 
+def test_awake_is_who_would_sleep() -> None:
+    awake = [row.key for row in ROWS if not row.fits(Load("random", False, 8))]
+    assert awake == ["aio-spin"]
+
+
 def test_rows_are_chosen_by_their_loop_too() -> None:
     fixed = {BASELINE, CONTROL}
     chosen = [row.key for row in choose(ROWS, ["trio"], ["threads-trio"], fixed)]

@@ -56,18 +56,20 @@ def under(path: Path, *faults: str, way: str = "all", mapped: str = "yes") -> di
 # -- the kernel
 
 
+#: strace has one fault for a call: of two, the last one counts.
+PASSING = {
+    "as usual": ("io_submit:error=EAGAIN:when=1+3", "io_getevents:error=EINTR:when=1+2"),
+    "unheard of": ("io_submit:error=EINTR:when=2+5", "io_getevents:error=EAGAIN:when=2+5"),
+}
+
+
 @pytest.mark.parametrize("mapped", ["yes", "no"])
-def test_eagain_and_eintr_lose_no_read_and_mix_up_none(plain: Path, mapped: str) -> None:
-    """Into io_submit, which knows no EINTR, and into io_getevents, which knows no EAGAIN."""
-    told = under(
-        plain,
-        "io_submit:error=EAGAIN:when=1+3",
-        "io_submit:error=EINTR:when=2+5",
-        "io_getevents:error=EINTR:when=1+2",
-        "io_getevents:error=EAGAIN:when=2+5",
-        mapped=mapped,
-    )
-    assert told == {"right": 5 * READS}
+@pytest.mark.parametrize("faults", PASSING.values(), ids=PASSING)
+def test_faults_that_pass_lose_no_read_and_mix_up_none(
+    plain: Path, faults: tuple[str, ...], mapped: str
+) -> None:
+    """io_submit knows no EINTR, and io_getevents no EAGAIN: injected, they do no harm either."""
+    assert under(plain, *faults, mapped=mapped) == {"right": 5 * READS}
 
 
 def test_memory_that_stays_short_is_an_error_of_each_read(plain: Path) -> None:
