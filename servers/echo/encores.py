@@ -9,17 +9,18 @@ Facts
 *   A peer that has nothing better to do answers within a millisecond.  To receive from all of a
     batch without asking whether they are ready costs less than to ask: what has nothing says
     EAGAIN, within the one io_submit(2).
-*   What is received so has come since the poll, and is an edge that was not told yet: whatever
-    stays in a socket, an end of file or an urgent mark behind the bytes, the next poll tells of.
-*   Nobody is served more than twice a turn.  Half of the messages are answered early, and those
-    that wait for other connections' encores late: with 1,000 busy connections the mean falls with
-    the cost of a message, and the longest waits are half as long again or twice as long.
+*   Where the first receive has emptied a socket, what an encore finds has come since the poll, and
+    is an edge that was not told yet: whatever it leaves, an end of file or an urgent mark behind
+    the bytes, the next poll tells of.  Where it has not, the connection reads on by itself.
+*   Nobody is served more than twice by batches in a turn.  Half of the messages are answered
+    early, and those that wait for other connections' encores late: with 1,000 busy connections the
+    mean falls with the cost of a message, and the longest waits are 1.5 to 2 times as long.
 
 What does this mean for us?
 ---------------------------
 *   A poll's events are handled by cohorts, and each is asked for an *encore*.
 *   Peers that take their time, or that have a queue of their own, have nothing yet.  Where fewer
-    than half of a cohort have something the next batch goes without, then two, then four, up to
+    than half of a poll's have something the next poll goes without, then two, then four, up to
     `LONGEST_PAUSE`; and batches are as large as polls meanwhile, which costs Python less.
 """
 
@@ -29,8 +30,8 @@ from typing import Final
 
 #: The most connections that are gone round twice together.
 COHORT: Final = 128
-#: The most batches without an encore, while encores do not pay: to try one costs some 100 us, and
-#: a batch of a loaded server takes some milliseconds.
+#: The most polls without encores, while they do not pay: to try costs some 100 us a cohort, and a
+#: poll of a loaded server takes some milliseconds.
 LONGEST_PAUSE: Final = 8
 
 
@@ -38,21 +39,22 @@ class Encores:
     """Counts them, and says when the next one is due."""
 
     def __init__(self) -> None:
-        #: Receives that were tried without being told of, and how many brought a message.
+        #: Receives that were tried without being told of, and how many of them brought a message
+        #: that was answered whole.
         self.tried = 0
         self.found = 0
-        #: How many batches go without one at present, and how many of these are left.
+        #: How many polls go without one at present, and how many of these are left.
         self._pause = self._left = 0
 
     def due(self) -> bool:
-        """Whether the next batch shall have one; asked once a batch."""
+        """Whether a poll's events shall have one; asked once a poll."""
         if not self._left:
             return True
         self._left -= 1
         return False
 
     def tell(self, tried: int, found: int) -> None:
-        """One was made: so many connections were asked, and so many of them had something."""
+        """It was made: so many connections were asked, and so many of them were answered whole."""
         self.tried += tried
         self.found += found
         if 2 * found >= tried:

@@ -109,14 +109,7 @@ class Batches:
             plain = ~batched
             events = list(zip(fds[plain].tolist(), bits[plain].tolist(), strict=True))
             fds = fds[batched]
-        start = 0
-        while start < len(fds):
-            encore = self.encores.due()
-            stop = start + min(COHORT if encore else MOST, self._batch.size)
-            answered = self._echo(fds[start:stop], arm=not encore)
-            if encore and len(answered):
-                self.encores.tell(len(answered), len(self._echo(answered, told=False)))
-            start = stop
+        self._in_batches(fds)
         return events
 
     def connection(self, sock: socket.socket, service: EchoService) -> BatchConnection:
@@ -166,6 +159,23 @@ class Batches:
     def close(self) -> None:
         self._batch.close()
 
+    def _in_batches(self, fds: Integers) -> None:
+        """Handle those of a poll, each cohort twice where an encore is due."""
+        encore = self.encores.due()
+        size = min(COHORT if encore else MOST, self._batch.size)
+        start, tried, found = 0, 0, 0
+        while start < len(fds):
+            stop = start + size
+            # What the aio poller arms before it was received from would fire for nothing.
+            last = stop >= len(fds)
+            answered = self._echo(fds[start:stop], arm=last and not encore)
+            if encore and len(answered) >= FEWEST:
+                tried += len(answered)
+                found += len(self._echo(answered, told=False, arm=last))
+            start = stop
+        if tried:
+            self.encores.tell(tried, found)
+
     def _echo(self, fds: Integers, *, told: bool = True, arm: bool = True) -> Integers:
         """One batch: receive from all, send to all from whom something came.
 
@@ -189,7 +199,8 @@ class Batches:
         self._received += int(lengths.sum())
         self._latest[fds] = self.batches
         sent = batch.send(fds, lengths, places, arm=arm)
-        if self.edge and lengths[lengths.argmax()] == CHUNK:
+        # What an encore leaves came after the poll, or is read on already.
+        if told and self.edge and lengths[lengths.argmax()] == CHUNK:
             for fd in fds[lengths == CHUNK].tolist():
                 self._connections[fd].read_on()
         if sent.tobytes() == lengths.tobytes():

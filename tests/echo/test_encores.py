@@ -1,8 +1,7 @@
 """Encores of the backend `batch`: what comes right after an answer, before the next poll.
 
 The reactor, its poller, the batches and the sockets are the real ones.  What the peers do between
-an answer and the encore they do when the batches ask whether one is due: at that point the last
-cohort was answered, and this one was not.
+an answer and the encore they do when the encore begins, in the server's own thread.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from servers.reactor import Reactor
 
 CHUNK = 16384  # of one place
 MANY = 20  # enough for a batch
+COHORTS = 300  # enough for three
 
 
 # -- when
@@ -94,7 +94,7 @@ class Service:
         self.reactor.close(connection.fd, connection)
 
     def turn(self) -> None:
-        """Handle what is ready, once, as the reactor does."""
+        """Handle what is ready, as the reactor does; a second poll sees the end of the first."""
         self.reactor.poll_by(lambda timeout, most: self._last(timeout, most))
         self.reactor.run()
 
@@ -121,13 +121,14 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 @pytest.fixture
-def peers(service: Service) -> Iterator[list[socket.socket]]:
+def peers(service: Service, request: pytest.FixtureRequest) -> Iterator[list[socket.socket]]:
     """The far ends of connections; the first one is what a test is about."""
+    count = getattr(request, "param", MANY)
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=MANY))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=count))
         peers = []
         connections = []
-        for _ in range(MANY):
+        for _ in range(count):
             peer = stack.enter_context(socket.create_connection(listener.getsockname()))
             peer.settimeout(5)
             peers.append(peer)
@@ -173,6 +174,46 @@ def test_answers_that_come_at_once_need_no_poll(
     assert (batches.encores.tried, batches.encores.found) == (MANY, MANY)
     assert batches.messages == 2 * MANY
     assert batches.take_received() == MANY * len(b"firstsecond")
+
+
+@pytest.mark.parametrize("peers", [COHORTS], indirect=True)
+def test_every_cohort_is_served_and_served_again(
+    service: Service, peers: list[socket.socket]
+) -> None:
+    """And nobody is told of afterwards who has nothing."""
+    ask(peers)
+    waiting = set(peers)
+
+    def meanwhile() -> None:
+        for peer in [*waiting]:
+            peer.setblocking(False)
+            try:
+                if peer.recv(100):
+                    peer.sendall(b"second")
+                    waiting.discard(peer)
+            except BlockingIOError:
+                pass
+            peer.settimeout(5)
+
+    service.meanwhile = meanwhile
+    service.turn()
+    answered(peers, b"second")
+    batches = service.batches
+    assert (batches.encores.tried, batches.encores.found) == (COHORTS, COHORTS)
+    assert batches.messages == 2 * COHORTS
+    told = batches.batches
+    assert batches.poll(0, 512) == []
+    assert batches.batches == told, "who was received from is told of once more"
+
+
+def test_a_few_are_not_worth_it(service: Service, peers: list[socket.socket]) -> None:
+    """Those that are answered of a batch may be fewer than a batch is made for."""
+    ask(peers[:5])
+    for peer in peers[5:]:
+        peer.shutdown(socket.SHUT_WR)
+    service.turn()
+    answered(peers[:5])
+    assert service.batches.encores.tried == 0
 
 
 def test_whoever_has_nothing_is_asked_by_the_next_poll(
