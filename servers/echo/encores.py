@@ -14,7 +14,7 @@ Facts
     the bytes, the next poll tells of.  Where it has not, the connection reads on by itself.
 *   Nobody is served more than twice by batches in a turn.  Half of the messages are answered
     early, and those that wait for other connections' encores late: with 1,000 busy connections the
-    mean falls with the cost of a message, and the longest waits are 1.5 to 2 times as long.
+    mean falls with the cost of a message, and the longest waits are 1.5 to 1.8 times as long.
 
 What does this mean for us?
 ---------------------------

@@ -162,17 +162,15 @@ class Batches:
     def _in_batches(self, fds: Integers) -> None:
         """Handle those of a poll, each cohort twice where an encore is due."""
         encore = self.encores.due()
-        size = min(COHORT if encore else MOST, self._batch.size)
-        start, tried, found = 0, 0, 0
-        while start < len(fds):
-            stop = start + size
+        size = min(COHORT, self._batch.size) if encore else self._batch.size
+        tried = found = 0
+        for start in range(0, len(fds), size):
             # What the aio poller arms before it was received from would fire for nothing.
-            last = stop >= len(fds)
-            answered = self._echo(fds[start:stop], arm=last and not encore)
+            last = start + size >= len(fds)
+            answered = self._echo(fds[start : start + size], arm=last and not encore)
             if encore and len(answered) >= FEWEST:
                 tried += len(answered)
                 found += len(self._echo(answered, told=False, arm=last))
-            start = stop
         if tried:
             self.encores.tell(tried, found)
 
@@ -197,7 +195,8 @@ class Batches:
                 return fds
         self.messages += len(fds)
         self._received += int(lengths.sum())
-        self._latest[fds] = self.batches
+        if told:  # else it stands there
+            self._latest[fds] = self.batches
         sent = batch.send(fds, lengths, places, arm=arm)
         # What an encore leaves came after the poll, or is read on already.
         if told and self.edge and lengths[lengths.argmax()] == CHUNK:
