@@ -20,7 +20,7 @@ cache first (RWF_NOWAIT) and read the rest by O_DIRECT, those in bulk read all o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -147,6 +147,11 @@ ROWS: Final = (
     Row("fio-libaio-batch", "fio, libaio, batches (peer)", "libaio-batch", "fio"),
     Row("fio-psync", "fio, psync (peer)", "psync", "fio"),
 )
+
+
+def left_out(rows: Iterable[Row], loads: Sequence[Load]) -> list[Row]:
+    """Those that are another thing than the rows beside them under none of the loads."""
+    return [row for row in rows if not any(row.fits(load) for load in loads)]
 
 
 def loads(names: Iterable[str]) -> list[Load]:

@@ -84,6 +84,12 @@ def run(parsed: argparse.Namespace, started: float) -> int:
     bar_output = _terminal.console(stderr=True)
     for load in loads:
         bar_output.print(f"{load.key}: {load.title}", markup=False, soft_wrap=True)
+    for row in _disk_cells.left_out(rows, loads):
+        bar_output.print(
+            f"{row.key} is left out: under these loads it does what the rows beside it do",
+            markup=False,
+            soft_wrap=True,
+        )
     begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     with sigterm_interrupts(), _file(place, size, seed, parsed.keep, bar_output) as file:
         unavailable = missing(cells, file)

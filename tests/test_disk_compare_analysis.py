@@ -16,7 +16,17 @@ from rich.console import Console
 from loadtest import _results, _terminal
 from loadtest._cells import Unknown, choose
 from loadtest._disk_analyse import against, disk
-from loadtest._disk_cells import BASELINE, CONTROL, DEFAULT, QUICK, ROWS, Cell, Load, loads
+from loadtest._disk_cells import (
+    BASELINE,
+    CONTROL,
+    DEFAULT,
+    QUICK,
+    ROWS,
+    Cell,
+    Load,
+    left_out,
+    loads,
+)
 from loadtest._disk_compare import _render
 from loadtest._disk_table import COLUMNS
 from loadtest._environment import environment
@@ -182,6 +192,17 @@ def test_the_page_cache_is_asked_in_buffered_loads_only() -> None:
 def test_awake_is_who_would_sleep() -> None:
     awake = [row.key for row in ROWS if not row.fits(Load("random", False, 8))]
     assert awake == ["aio-spin"]
+
+
+def test_rows_that_no_load_is_for_are_known() -> None:
+    """They are said, and not dropped in silence."""
+    direct, one, buffered = (
+        Load("random", path, depth) for path, depth in ((True, 8), (True, 1), (False, 8))
+    )
+    asked = [row for row in ROWS if row.key in ("aio", "aio-spin", "nowait-trio")]
+    assert [row.key for row in left_out(asked, [direct])] == ["aio-spin", "nowait-trio"]
+    assert [row.key for row in left_out(asked, [direct, one])] == ["nowait-trio"]
+    assert left_out(asked, [one, buffered]) == []
 
 
 def test_rows_are_chosen_by_their_loop_too() -> None:
