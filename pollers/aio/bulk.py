@@ -242,12 +242,14 @@ class BulkReader:
         Raises ValueError where reads are under way that it would not hear of.
         """
         self._check_open()
-        if self._eventfd < 0:
+        prepared = self._flight.prepared
+        if not prepared.heard:
             self._flight.settle()
             if self._flight.in_flight:
                 raise ValueError("ask for fileno() before the first step()")
-            self._eventfd = eventfd.new()
-            self._flight.prepared.hear_by(self._eventfd)
+            if self._eventfd < 0:  # else a signal handler raised between the two
+                self._eventfd = eventfd.new()
+            prepared.hear_by(self._eventfd)
         return self._eventfd
 
     @property

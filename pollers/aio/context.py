@@ -272,11 +272,13 @@ class Context:
             raise OSError(errno.EINVAL, _FORKED)
 
     def _make_room(self, most: int) -> None:
-        events = self._events = np.zeros(most, IO_EVENT)
-        self._events_at = events.ctypes.data
-        self._data = events["data"].view(np.int64)
-        self._results = events["res"]
-        self._result_items = self._results.data
+        events = np.zeros(most, IO_EVENT)
+        address, data, results = events.ctypes.data, events["data"].view(np.int64), events["res"]
+        items = results.data
+        # From here on nothing is called, and so nothing raises: what the kernel writes to, and
+        # what is read, is the same memory.
+        self._events, self._events_at = events, address
+        self._data, self._results, self._result_items = data, results, items
 
 
 #: What a forked child has to leave alone.

@@ -62,11 +62,14 @@ class Prepared:
         self.next = 0
         self._plan_starts, self._plan_lengths = NONE, NONE
         self._same = True
+        #: Whether an eventfd hears of completions.
+        self.heard = False
 
     def hear_by(self, eventfd: int) -> None:
-        """Have each completion add one to `eventfd`."""
-        self._iocbs["flags"] = IOCB_FLAG_RESFD
+        """Have each completion add one to `eventfd`.  Nothing is called here: all, or nothing."""
         self._iocbs["resfd"] = eventfd
+        self._iocbs["flags"] = IOCB_FLAG_RESFD
+        self.heard = True
 
     def plan(self, fd: int, starts: Integers, lengths: Integers) -> None:
         """From now on read from `fd`, `lengths` bytes at `starts`, in that order."""

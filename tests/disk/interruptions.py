@@ -53,7 +53,8 @@ def interrupted_at(point: int) -> Iterator[list[int]]:
         if not frame.f_code.co_filename.startswith(_OURS):
             return None
         frame.f_trace_opcodes = True
-        code, before = frame.f_code.co_code, -1
+        code = frame.f_code.co_code
+        before = code[frame.f_lasti]  # RESUME, for which there is no event of its own
 
         def local(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
             nonlocal before
@@ -172,17 +173,17 @@ def refuse_some(reader: BulkReader) -> None:
 
 
 def disorder(reader: BulkReader) -> None:
-    """Have one completion held back, for as long as nobody waits for the last ones."""
-    context = reader._context
+    """Have the first offset's completion held back, as long as nobody waits for the last ones."""
+    context, index = reader._context, reader._flight.prepared.index
     held: list[Columns] = []
 
     def completions(least: int, most: int, timeout: float | None) -> Columns:
         count = Context.gather(context, least, most, timeout)
         rows, results = Context.gathered(context, count)
-        if not held and len(rows):
-            held.append((rows[:1], results[:1]))
-            return rows[1:], results[1:]
-        return rows, results
+        first = index[rows] == 0
+        if first.any():
+            held.append((rows[first], results[first]))
+        return rows[~first], results[~first]
 
     def gather(least: int, most: int, timeout: float | None) -> int:
         return 1 if held else Context.gather(context, least, most, timeout)

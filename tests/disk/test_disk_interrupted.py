@@ -23,6 +23,7 @@ from interruptions import (
     unmapped,
 )
 
+from pollers.aio import eventfd
 from pollers.aio.bulk import Batch, BulkReader
 from pollers.aio.context import Context
 from pollers.aio.disk import DirectFile
@@ -99,11 +100,35 @@ def test_a_step_that_is_interrupted_anywhere_loses_nothing(
     )
 
 
+@pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "unmapped"])
+def test_so_does_the_first_step_of_a_reader(
+    file: DirectFile, content: bytes, mapped: bool
+) -> None:
+    """Which makes room for what completes."""
+
+    def once(point: int) -> bool:
+        with BulkReader(DEPTH, SIZE) as reader:
+            if not mapped:
+                unmapped(reader)
+            told = Told(reader, content)
+            reader.begin(file, OFFSETS)
+            batch = None
+            with interrupted_at(point) as left, suppress(Interrupted):
+                batch = reader.step()
+            if batch is not None:
+                told.take(batch)
+            told.all()
+            return left[0] < 0
+
+    assert points(once) > 20
+
+
 def test_so_does_mending_that_is_interrupted_anywhere(
     reader: BulkReader, file: DirectFile, content: bytes
 ) -> None:
     """Where the reads that are asked for again were answered in another order than asked for."""
     disorder(reader)
+    hears = reader.fileno()
 
     def once(point: int) -> bool:
         told = Told(reader, content)
@@ -111,8 +136,9 @@ def test_so_does_mending_that_is_interrupted_anywhere(
         while len(told.indices) < 6:
             told.take(reader.step(0))
         assert 0 not in told.indices
-        with suppress(Interrupted), interrupted_at(30):
-            told.take(reader.step(0))
+        assert select.select([hears], [], [], 30)[0]  # a step that finds nothing is shorter
+        with pytest.raises(Interrupted), interrupted_at(30):
+            reader.step(0)
         batch = None
         with interrupted_at(point) as left, suppress(Interrupted):
             batch = reader.step(0)
@@ -205,6 +231,36 @@ def test_what_is_given_up_or_begun_and_interrupted_is_given_up_or_begun_again(
         assert points(once) > 5 if number < 3 else all(map(once, range(0, 100, 3)))
 
 
+def test_an_eventfd_that_is_interrupted_in_the_making_is_asked_for_again(
+    file: DirectFile, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def new() -> int:
+        made.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        return made[-1]
+
+    monkeypatch.setattr(eventfd, "new", new)
+
+    def once(point: int) -> bool:
+        made.clear()
+        with BulkReader(DEPTH, SIZE) as reader:
+            with interrupted_at(point) as left, suppress(Interrupted):
+                reader.fileno()
+            told = Told(reader, content)
+            reader.begin(file, OFFSETS)
+            hears = reader.fileno()
+            while reader.left:
+                told.take(reader.step(0))
+                assert not reader.left or select.select([hears], [], [], 30)[0]
+            told.all()
+        for fd in made[:-1]:  # its number went with the exception, as open(2)'s would
+            os.close(fd)
+        return left[0] < 0
+
+    assert points(once) > 3
+
+
 def test_closing_that_is_interrupted_is_repeated(file: DirectFile, content: bytes) -> None:
     before, fds = rings(), len(os.listdir("/proc/self/fd"))
 
@@ -262,7 +318,7 @@ def test_where_no_other_context_is_to_be_had_it_is_said_and_tried_again(
 
 def test_whoever_waits_for_the_eventfd_hears_of_it_again(file: DirectFile, content: bytes) -> None:
     with BulkReader(DEPTH, SIZE) as reader:
-        eventfd = reader.fileno()
+        hears = reader.fileno()
 
         def once(point: int) -> bool:
             told = Told(reader, content)
@@ -270,7 +326,7 @@ def test_whoever_waits_for_the_eventfd_hears_of_it_again(file: DirectFile, conte
             told.take(reader.step(0))
             interrupted = False
             while reader.left:
-                assert select.select([eventfd], [], [], 30)[0]
+                assert select.select([hears], [], [], 30)[0]
                 with interrupted_at(10_000 if interrupted else point):
                     try:
                         while len((batch := reader.step(0)).slots):
