@@ -7,9 +7,8 @@ Some facts about fanotify
     mark with FAN_EVENT_ON_CHILD tells of its entries, and with FAN_ONDIR of directories among
     them.
 *   With FAN_REPORT_DFID_NAME (5.9) an event has no open fd; it names a directory by its file
-    handle, which is what name_to_handle_at(2) gives, and an entry in it.  "." is the directory
-    itself.  Who keeps the handles of what was marked finds the path without open_by_handle_at(2),
-    which asks for CAP_DAC_READ_SEARCH.
+    handle (pollers.filehandle), and an entry in it.  "." is the directory itself.  Who keeps the
+    handles of what was marked finds the path without opening by handle, which asks for more.
 *   FAN_REPORT_TARGET_FID (5.17) adds the handle of the entry itself: it has a generation number,
     and tells a file from another one that took its inode number.
 *   FAN_RENAME (5.17) tells both names in one event, where both directories are marked; else it
@@ -42,6 +41,7 @@ import sys
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from pollers.filehandle import MAX_HANDLE, NO_HANDLES, Handle
 from pollers.syscall import MACHINE, syscall
 
 #: Elsewhere the numbers below are other calls'.
@@ -51,8 +51,6 @@ LINUX: Final[bool] = sys.platform == "linux"
 _X86: Final = MACHINE == "x86_64"
 NR_FANOTIFY_INIT: Final = 300 if _X86 else 262
 NR_FANOTIFY_MARK: Final = 301 if _X86 else 263
-NR_NAME_TO_HANDLE_AT: Final = 303 if _X86 else 264
-NR_OPEN_BY_HANDLE_AT: Final = 304 if _X86 else 265
 
 # fanotify_init(2)
 FAN_CLOEXEC: Final = 0x1
@@ -100,15 +98,11 @@ INFO_DFID: Final = 3
 INFO_OLD_DFID_NAME: Final = 10
 INFO_NEW_DFID_NAME: Final = 12
 
-MAX_HANDLE: Final = 128  # MAX_HANDLE_SZ
 #: The longest event that is asked for: FAN_RENAME's two names and three handles.
 LONGEST: Final = METADATA.size + 3 * (INFO.size + FID.size + MAX_HANDLE) + 2 * 260
 #: Bytes of one read(2), and reads of one `read()`.
 BUFFER: Final = 65536
 READS: Final = 4
-
-_AT_EMPTY_PATH: Final = 0x1000
-_AT_HANDLE_FID: Final = 0x200  # Linux 6.5: what fanotify gives, decodable or not
 
 _SECCOMP: Final = "a seccomp filter blocks it; allow it in the container's profile"
 _SETTING: Final = "as root: sysctl -w fs.fanotify."
@@ -123,20 +117,12 @@ _REASONS: Final = {
     },
     "fanotify_mark": {
         errno.ENOSPC: f"no more fanotify marks; {_SETTING}max_user_marks=1048576",
-        errno.EOPNOTSUPP: "this file system has no file handles; use another watcher",
+        errno.EOPNOTSUPP: NO_HANDLES,
         errno.ENODEV: "this file system has no id (fsid); use another watcher",
         errno.EXDEV: "the ids of this file system's subvolumes differ (btrfs); "
         "use another watcher",
     },
 }
-
-
-class Handle(NamedTuple):
-    """What names an inode as long as its file system is mounted: equal where it is the same."""
-
-    fsid: bytes
-    type: int
-    data: bytes
 
 
 class Place(NamedTuple):
@@ -213,53 +199,6 @@ def _place(buffer: bytes, at: int, end: int) -> Place:
     if b"\0" in name:
         name = name[: name.index(b"\0")]
     return Place(Handle(fsid, kind, buffer[start : start + size]), name or b".")
-
-
-def handle_of(fd: int) -> Handle:
-    """The handle under which fanotify reports what `fd` has open, O_PATH or not.
-
-    Raises OSError; EOPNOTSUPP says what to do.
-    """
-    answer = ctypes.create_string_buffer(8 + MAX_HANDLE)
-    mount = ctypes.c_int()
-    flags = _AT_EMPTY_PATH | _AT_HANDLE_FID
-    while True:
-        struct.pack_into("=I", answer, 0, MAX_HANDLE)
-        try:
-            syscall("name_to_handle_at", NR_NAME_TO_HANDLE_AT, fd, b"", answer,
-                    ctypes.byref(mount), flags)  # fmt: skip
-            break
-        except OSError as error:
-            if error.errno == errno.EINVAL and flags & _AT_HANDLE_FID:  # before Linux 6.5
-                flags &= ~_AT_HANDLE_FID
-                continue
-            reason = _REASONS["fanotify_mark"].get(error.errno or 0, "")
-            if not reason:
-                raise
-            raise OSError(error.errno, f"name_to_handle_at: {reason}") from None
-    size, kind = struct.unpack_from("=Ii", answer)
-    return Handle(_fsid(fd), kind, answer.raw[8 : 8 + size])
-
-
-def open_by_handle(fd: int, handle: Handle) -> int:
-    """Open the directory that a handle names, for reading; `fd` has a directory beside it open.
-
-    Asks for CAP_DAC_READ_SEARCH.  Raises OSError; ESTALE where it is gone or elsewhere.
-    """
-    if handle.fsid != _fsid(fd):  # its bytes mean something else there
-        raise OSError(errno.ESTALE, "open_by_handle_at: the handle is another file system's")
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NONBLOCK
-    named = struct.pack("=Ii", len(handle.data), handle.type) + handle.data
-    mount = os.open(b".", flags, dir_fd=fd)  # O_PATH is EBADF
-    try:
-        return syscall("open_by_handle_at", NR_OPEN_BY_HANDLE_AT, mount, named, flags)
-    finally:
-        os.close(mount)
-
-
-def _fsid(fd: int) -> bytes:
-    """statfs(2)'s f_fsid, two ints, of which glibc makes one number in memory order."""
-    return struct.pack("=Q", os.fstatvfs(fd).f_fsid)
 
 
 class Fanotify:

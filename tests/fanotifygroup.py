@@ -14,8 +14,8 @@ from pollers.fanotify import (
     FAN_ONDIR,
     Fanotify,
     Place,
-    handle_of,
 )
+from pollers.filehandle import handle_of
 
 ENTRIES = FAN_ONDIR | FAN_EVENT_ON_CHILD
 NAMES = FAN_CREATE | FAN_DELETE | ENTRIES

@@ -31,8 +31,8 @@ from pollers.fanotify import (
     METADATA,
     Event,
     Fanotify,
-    handle_of,
 )
+from pollers.filehandle import handle_of
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_a_full_queue_says_so_once_and_forgets(group: Fanotify, tmp_path: Path) 
 UNPRIVILEGED = """
 import os, sys
 from pollers.fanotify import *
+from pollers.filehandle import handle_of
 os.chmod(".", 0o755)
 if not os.getuid():
     os.setresgid(65534, 65534, 65534)

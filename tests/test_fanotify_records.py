@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pollers import fanotify
 from pollers.fanotify import (
     FAN_ATTRIB,
     FAN_RENAME,
@@ -21,10 +20,10 @@ from pollers.fanotify import (
     INFO_OLD_DFID_NAME,
     METADATA,
     Event,
-    Handle,
     Place,
     parse,
 )
+from pollers.filehandle import MAX_HANDLE, Handle
 
 
 def test_the_structures_are_the_kernels() -> None:
@@ -41,7 +40,7 @@ def test_the_structures_are_the_kernels() -> None:
 handles = st.tuples(
     st.binary(min_size=8, max_size=8),
     st.integers(-(2**31), 2**31 - 1),
-    st.binary(max_size=fanotify.MAX_HANDLE),
+    st.binary(max_size=MAX_HANDLE),
 ).map(Handle._make)
 names = st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name)
 places = st.tuples(handles, names).map(Place._make)

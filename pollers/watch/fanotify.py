@@ -43,11 +43,9 @@ from pollers.fanotify import (
     FAN_RENAME,
     Event,
     Fanotify,
-    Handle,
     Place,
-    handle_of,
-    open_by_handle,
 )
+from pollers.filehandle import Handle, handle_of, open_by_handle
 from pollers.watch.base import Capability, Change, Price, split
 from pollers.watch.hints import ALTERED, CAME, IS_DIRECTORY, WENT, WRITTEN
 from pollers.watch.known import KnownTrees

@@ -16,6 +16,7 @@ from watching import Copy, names, readable, settle
 
 from pollers import fanotify
 from pollers.fanotify import FAN_CREATE, FAN_DELETE, FAN_MODIFY, FAN_ONDIR, FAN_RENAME
+from pollers.filehandle import handle_of, open_by_handle
 from pollers.watch.base import Capability, Change, Kind
 from pollers.watch.fanotify import FanotifyWatcher, says
 from pollers.watch.hints import CAME, IS_DIRECTORY, WENT, WRITTEN, Hints, changes
@@ -227,7 +228,7 @@ def test_what_was_moved_out_keeps_no_mark_where_it_may_be_opened(
     fd = os.open(tree.parent, os.O_RDONLY)
     out_fd = os.open(out, os.O_RDONLY)
     try:
-        os.close(fanotify.open_by_handle(fd, fanotify.handle_of(out_fd)))
+        os.close(open_by_handle(fd, handle_of(out_fd)))
     except PermissionError:
         pytest.skip("CAP_DAC_READ_SEARCH is needed to open by a handle")
     finally:
