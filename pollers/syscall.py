@@ -35,9 +35,13 @@ class Timespec(ctypes.Structure):
 def check(result: int, call: str) -> int:
     """Return `result`, or raise OSError with the call's name where it is -1."""
     if result == -1:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{call}: {os.strerror(number)}")
+        raise refusal(call, ctypes.get_errno())
     return result
+
+
+def refusal(call: str, number: int) -> OSError:
+    """The exception for an errno: with the call's name, and of that errno's own class."""
+    return OSError(number, f"{call}: {os.strerror(number)}")
 
 
 def syscall(call: str, number: int, *args: Any) -> int:

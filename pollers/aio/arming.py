@@ -28,6 +28,7 @@ from pollers.aio.slots import GONE, Slots
 from pollers.aio.sockets import TRANSFER, Addresses, Integers, together
 from pollers.arrays import Arrays
 from pollers.base import POLLNVAL, Counters, Events
+from pollers.syscall import refusal
 
 Indices: TypeAlias = NDArray[np.intp]
 #: Completions as two columns: the slot of each, and its `res`.
@@ -186,23 +187,22 @@ class Arming:
         refusals = 0
         while done < total:
             self._counters.kernel_calls += 1
-            try:
-                count = self.context.submit(at + 8 * done, total - done)
+            count = self.context.try_submit(at + 8 * done, total - done)
+            if count >= 0:
                 self._under_way += max(0, min(done + count, first) - done)
-            except OSError as error:
-                count = 1
-                if done < first:
-                    refused[done] = error.errno or errno.EIO
-                elif error.errno in (errno.EBADF, errno.EINVAL):
-                    self._refuse(int(batch[done - first]))
-                elif error.errno == errno.EAGAIN and refusals < PATIENCE:
-                    refusals += 1
-                    count = 0
-                    if self._under_way:  # transfers that are done keep places until then
-                        self._stash_completions()
-                else:
-                    raise
-            done += count
+                done += count
+            elif done < first:
+                refused[done] = -count
+                done += 1
+            elif count in (-errno.EBADF, -errno.EINVAL):
+                self._refuse(int(batch[done - first]))
+                done += 1
+            elif count == -errno.EAGAIN and refusals < PATIENCE:
+                refusals += 1
+                if self._under_way:  # transfers that are done keep places until then
+                    self._stash_completions()
+            else:
+                raise refusal("io_submit", -count)
         return refused
 
     def _refuse(self, slot: int) -> None:

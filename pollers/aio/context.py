@@ -15,13 +15,16 @@ Facts
 *   io_destroy(2) cancels what can be cancelled and waits for the rest.
 *   Python runs signal handlers between its own instructions: at the beginning of a function, where
     a loop goes round, and after a call into C has returned, before its result is stored.  Where
-    one raises, nobody knows what the call has done.
+    one raises, nobody knows what the call has done; and what it raises may be an OSError as well,
+    TimeoutError for one.
 
 What does this mean for us?
 ---------------------------
 *   The id is kept where io_setup writes it, and forgotten the moment that io_destroy has returned:
     `close()` that was interrupted may be repeated, and destroys nobody else's context.
 *   Whoever does not know what is under way starts anew: after that nothing is.
+*   What the kernel refuses is a number, -errno, in all that has to go on after it: `try_submit`.
+    An exception there is a signal handler's.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from numpy.typing import NDArray
 
 from pollers.aio.abi import IO_EVENT, numbers
 from pollers.aio.ring import Columns, Ring
-from pollers.syscall import Timespec, check
+from pollers.syscall import Timespec, check, refusal
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _NOW: Final = Timespec(0, 0)
@@ -125,6 +128,8 @@ class Context:
             try:
                 self.ring = Ring(self._id)
             except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
                 self.ring, self.unmapped = None, error.strerror or str(error)
 
     def submit(self, addresses: int, count: int) -> int:
@@ -133,14 +138,26 @@ class Context:
         Fewer than `count` means that the next one is bad, or that the context is full: submit
         again from there to learn which.  Raises OSError: EBADF, EINVAL (the first one), EAGAIN.
         """
+        started = self.try_submit(addresses, count)
+        if started < 0:
+            raise refusal("io_submit", -started)
+        return started
+
+    def try_submit(self, addresses: int, count: int) -> int:
+        """As `submit`, but returns -errno for what the kernel refuses.
+
+        Raises OSError(EINVAL) in a forked child.
+        """
         started: int = _submit(self._numbers.submit, self._id, count, addresses)
         if started >= 0:
             return started
         while started == -1 and ctypes.get_errno() == errno.EINTR:
             started = _submit(self._numbers.submit, self._id, count, addresses)
         if started == -1:
+            number = ctypes.get_errno()
             self.check_ours()
-        return check(started, "io_submit")
+            return -number
+        return started
 
     def reap(self, events: int, least: int, most: int, timeout: float | None) -> int:
         """Wait up to `timeout` seconds for `least` completions; write up to `most` to `events`.
@@ -148,29 +165,37 @@ class Context:
         Returns how many came.  Raises InterruptedError when a signal ended the wait; its handler
         has run by then.
         """
+        count = self._try_reap(events, least, most, timeout)
+        if count < 0:
+            raise refusal("io_getevents", -count)
+        return count
+
+    def _try_reap(self, events: int, least: int, most: int, timeout: float | None) -> int:
+        """As `reap`, but returns -errno for what the kernel refuses."""
         limit: int | None = None
         if timeout is not None:
             wait = Timespec.of(timeout) if timeout > 0 else _NOW
             limit = ctypes.addressof(wait)
         self.getevents_calls += 1
-        count = _getevents(self._numbers.getevents, self._id, least, most, events, limit)
+        count: int = _getevents(self._numbers.getevents, self._id, least, most, events, limit)
         if count == -1:
+            number = ctypes.get_errno()
             self.check_ours()
-        return check(count, "io_getevents")
+            return -number
+        return count
 
     def wait(self, events: int, least: int, most: int, timeout: float | None) -> int:
         """As `reap`, but a signal does not end the wait: what remains of it is waited for."""
         deadline = time.monotonic() + timeout if timeout is not None and timeout > 0 else None
         refusals = 0
         while True:
-            try:
-                return self.reap(events, least, most, timeout)
-            except InterruptedError:
-                pass
-            except BlockingIOError:
+            count = self._try_reap(events, least, most, timeout)
+            if count >= 0:
+                return count
+            if count != -errno.EINTR:
                 refusals += 1
-                if refusals == _PATIENCE:
-                    raise
+                if count != -errno.EAGAIN or refusals == _PATIENCE:
+                    raise refusal("io_getevents", -count)
             if deadline is not None:
                 timeout = max(0.0, deadline - time.monotonic())
 

@@ -43,12 +43,12 @@ class DiskCounters:
 
 
 def submit(context: Context, counters: DiskCounters, addresses: int, count: int) -> int:
-    """`context.submit(addresses, count)`, counted."""
+    """`context.try_submit(addresses, count)`, counted."""
     counters.submits += 1
     switches = 0 if counters.voluntary_switches is None else voluntary_switches()
     start = time.perf_counter()
     try:
-        return context.submit(addresses, count)
+        return context.try_submit(addresses, count)
     finally:
         took = time.perf_counter() - start
         counters.submit_seconds += took

@@ -178,7 +178,7 @@ class DiskReader:
             if self._queue:  # nothing is left there by a `done` that closed the reader
                 self.flush()
         except BaseException:
-            if not self.closed and self.pending:
+            if not self.closed:  # whoever waits for the end of all reads may not know of it yet
                 self._nudge()
             raise
         return called
@@ -256,19 +256,20 @@ class DiskReader:
         """Submit what was loaded, in one call unless one of it is bad.  False: try again later."""
         at, sent, total = self._slots.to_submit_at, 0, len(slots)
         while sent < total:
-            try:
-                sent += submit(self._context, self._counters, at + 8 * sent, total - sent)
+            count = submit(self._context, self._counters, at + 8 * sent, total - sent)
+            if count >= 0:
+                sent += count
                 self._refusals = 0
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    if self._slots.in_flight > total - sent:
-                        self._put_back(slots[sent:])  # a completion will come: reap() tries again
-                        return False
-                    self._refusals += 1
-                    if self._refusals < PATIENCE:
-                        continue
-                self._refuse(slots[sent], error.errno or errno.EIO)
-                sent += 1
+                continue
+            if count == -errno.EAGAIN:
+                if self._slots.in_flight > total - sent:
+                    self._put_back(slots[sent:])  # a completion will come: reap() tries again
+                    return False
+                self._refusals += 1
+                if self._refusals < PATIENCE:
+                    continue
+            self._refuse(slots[sent], -count)
+            sent += 1
         return True
 
     def _put_back(self, slots: list[int]) -> None:
@@ -277,14 +278,14 @@ class DiskReader:
             ticket = self._slots.ticket(slot)
             self._queue[ticket] = None
             self._queue.move_to_end(ticket, last=False)
-            self._slots.vacate(slot)
             self._buffers.free.append(slot)
+            self._slots.vacate(slot)
 
     def _refuse(self, slot: int, number: int) -> None:
         """The kernel did not take this one: its buffer is free, and the outcome known."""
         self._fail(self._slots.ticket(slot), number)
-        self._slots.vacate(slot)
         self._buffers.free.append(slot)
+        self._slots.vacate(slot)
 
     def _fail_closed(self, ticket: Ticket) -> None:
         self._fail(ticket, errno.EBADF)
@@ -327,8 +328,8 @@ class DiskReader:
     def before_giving_back(self) -> None:
         """For Block.release()."""
         if self._starved:
-            self._starved = False  # one nudge will do for all that is given back until reap()
             self._nudge()
+            self._starved = False  # one will do for all that is given back until reap()
 
     def _nudge(self) -> None:
         """Make the eventfd readable."""

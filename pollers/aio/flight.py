@@ -171,27 +171,22 @@ class Flight:
         while most > 0:
             if self._timed:
                 self.sent_at[prepared.idle[:most]] = time.monotonic()
-            number = 0
-            try:
-                sent = submit(self.context, self._counters, prepared.address, most)
+            sent = submit(self.context, self._counters, prepared.address, most)
+            if sent >= 0:
                 self._refusals = 0
-            except OSError as error:
-                if self.context.foreign:
-                    raise
-                sent, number = 0, error.errno or errno.EIO
-            self.in_flight += sent
-            prepared.advance(sent)
-            most -= sent
-            if number == errno.EAGAIN:
+                self.in_flight += sent
+                prepared.advance(sent)
+                most -= sent
+                continue
+            if sent == -errno.EAGAIN:
                 if self.in_flight:  # a completion will come, and it goes on after that
                     return
                 self._refusals += 1
                 if self._refusals < PATIENCE:
                     continue
-            if number:
-                self._refused.append((int(prepared.idle[0]), -number))
-                prepared.advance(1)
-                most -= 1
+            self._refused.append((int(prepared.idle[0]), sent))
+            prepared.advance(1)
+            most -= 1
 
     def _wanted(self, rows: Integers, results: Integers) -> Columns:
         """Drop, and free, those that were given up."""

@@ -86,6 +86,8 @@ class Hosted(ABC, Generic[Waiter]):
         try:
             reader.reap()
         except OSError as error:
+            if error.errno is None:  # a signal handler's: the kernel's have a number
+                raise
             self._broken = error
             self._end_all(OSError, *error.args)
             return False

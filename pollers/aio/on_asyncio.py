@@ -72,6 +72,8 @@ class AsyncioReader(Hosted["asyncio.Future[bytes]"]):
         self._drained = self._loop.create_future()
         try:
             if reader.pending and self._broken is None:
+                # What a task had queued when a signal handler raised in it was never sent.
+                self._loop.call_soon(self._flush)
                 await self._drained
         finally:
             self._loop.remove_reader(reader.fileno())
@@ -106,8 +108,7 @@ class AsyncioReader(Hosted["asyncio.Future[bytes]"]):
         future: asyncio.Future[bytes] = self._loop.create_future()
 
         def done(answer: bytes | OSError) -> None:
-            self._awaited.pop(future, None)
-            if future.done():  # cancelled in this very turn
+            if future.done():  # cancelled in this very turn, or told before
                 return
             if isinstance(answer, OSError):
                 future.set_exception(answer)
@@ -115,10 +116,11 @@ class AsyncioReader(Hosted["asyncio.Future[bytes]"]):
                 future.set_result(answer)
 
         whole = self._awaited[future] = WholeRead(reader, file, offset, count, done)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
         try:
+            whole.begin()
+            if not self._flushing:
+                self._loop.call_soon(self._flush)
+                self._flushing = True
             return await future
         finally:
             if self._awaited.pop(future, None) is not None:

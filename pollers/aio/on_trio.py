@@ -74,6 +74,8 @@ class TrioReader(Hosted[trio.lowlevel.Task]):
         reader = self._leave()
         with trio.CancelScope(shield=True):
             if reader.pending and self._broken is None:
+                # What a task had queued when a signal handler raised in it was never sent.
+                self._to_flush.unpark()
                 await self._drained.wait()
             self._serving.cancel()
             await self._served.wait()
@@ -110,6 +112,8 @@ class TrioReader(Hosted[trio.lowlevel.Task]):
         task = trio.lowlevel.current_task()
 
         def done(answer: bytes | OSError) -> None:
+            if self._awaited.get(task) is not whole:  # a signal handler raised while it was left
+                return
             del self._awaited[task]
             if isinstance(answer, OSError):
                 trio.lowlevel.reschedule(task, outcome.Error(answer))
@@ -120,10 +124,15 @@ class TrioReader(Hosted[trio.lowlevel.Task]):
             self._awaited.pop(task).cancel()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._awaited[task] = WholeRead(reader, file, offset, count, done)
-        self._to_flush.unpark()
-        answer: bytes = await trio.lowlevel.wait_task_rescheduled(abort)
-        return answer
+        whole = self._awaited[task] = WholeRead(reader, file, offset, count, done)
+        try:
+            whole.begin()
+            self._to_flush.unpark()
+            answer: bytes = await trio.lowlevel.wait_task_rescheduled(abort)
+            return answer
+        finally:
+            if self._awaited.pop(task, None) is not None:  # a signal handler raised before that
+                whole.cancel()
 
     async def _serve(self, reader: DiskReader) -> None:
         try:

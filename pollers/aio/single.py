@@ -149,12 +149,9 @@ def _send(context: Context, counters: DiskCounters, file: DirectFile, address: i
         return errno.EBADF
     refusals = 0
     while True:
-        try:
-            if submit(context, counters, address, 1):
-                return 0
-        except OSError as error:
-            if context.foreign:
-                raise
-            refusals += 1
-            if error.errno != errno.EAGAIN or refusals == PATIENCE:
-                return error.errno or errno.EIO
+        sent = submit(context, counters, address, 1)
+        if sent > 0:
+            return 0
+        refusals += 1
+        if sent != -errno.EAGAIN or refusals == PATIENCE:
+            return -sent

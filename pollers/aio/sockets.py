@@ -31,7 +31,6 @@ A batch belongs to one thread of the process that made it.
 
 from __future__ import annotations
 
-import errno
 import mmap
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
@@ -77,11 +76,11 @@ class OwnContext:
         context, total, done = self._context, len(addresses), 0
         refused: dict[int, int] = {}
         while done < total:
-            try:
-                done += context.submit(at + 8 * done, total - done)
-            except OSError as error:
-                refused[done] = error.errno or errno.EIO
-                done += 1
+            count = context.try_submit(at + 8 * done, total - done)
+            if count < 0:
+                refused[done] = -count
+                count = 1
+            done += count
         return together(context.results(total - len(refused)), refused)
 
     def close(self) -> None:

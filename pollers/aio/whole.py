@@ -17,22 +17,27 @@ What does this mean for us?
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from pollers.aio.direct import DirectFile
 from pollers.aio.disk import DiskReader
 from pollers.aio.reads import Block, Ticket
 
-#: What came of it: called once, by `DiskReader.reap()`.
+#: What came of it: called once, by `DiskReader.reap()`.  Where a signal handler raises in it, it
+#: is called once more, with InterruptedError, and does what it had not done yet.
 WholeDone: TypeAlias = Callable[[bytes | OSError], None]
 
 
 class WholeRead:
-    """A read of `count` bytes, more than a block or not.  Its maker calls the reader's flush().
+    """A read of `count` bytes, more than a block or not.
 
-    As with pread(2) the bytes are fewer at the end of the file.  An error of any part before that
-    is the error of the whole.  Raises ValueError for what the reader cannot read.
+    Its maker notes it, calls `begin()`, and the reader's flush(); whatever is raised in between
+    and after, `cancel()` is the end of it.  As with pread(2) the bytes are fewer at the end of the
+    file.  An error of any part before that is the error of the whole; InterruptedError where a
+    signal handler raised while bytes were taken.
     """
 
     __slots__ = (
@@ -50,10 +55,6 @@ class WholeRead:
     def __init__(
         self, reader: DiskReader, file: DirectFile, offset: int, count: int, done: WholeDone
     ) -> None:
-        if count < 0:
-            raise ValueError(f"count must not be negative, not {count}")
-        if not 0 <= offset < (1 << 63) - count:
-            raise ValueError(f"offset must be from 0 to 2**63 - 1 - count, not {offset}")
         self._reader = reader
         self._file = file
         self._offset = offset
@@ -65,7 +66,15 @@ class WholeRead:
         #: Where the next part begins, and where the whole ends: at a short part or an error.
         self._next = 0
         self._end = count
-        for _ in range(reader.depth):
+
+    def begin(self) -> None:
+        """Ask for its first parts.  Raises ValueError for what the reader cannot read."""
+        count, offset = self._count, self._offset
+        if count < 0:
+            raise ValueError(f"count must not be negative, not {count}")
+        if not 0 <= offset < (1 << 63) - count:
+            raise ValueError(f"offset must be from 0 to 2**63 - 1 - count, not {offset}")
+        for _ in range(self._reader.depth):
             self._ask()
             if self._next >= count:
                 break
@@ -89,6 +98,22 @@ class WholeRead:
         self._under_way += 1
 
     def _came(self, at: int, count: int, block: Block) -> None:
+        """Take a part.  Whatever is raised meanwhile, its buffer goes back, and `done` is told."""
+        try:
+            self._take(at, count, block)
+        except BaseException:
+            with suppress(ValueError):  # where it was
+                block.release()
+            done = self._done
+            if done is not None:
+                self.cancel()
+                done(InterruptedError(errno.EINTR, "a signal handler raised during this read"))
+            raise
+
+    def _take(self, at: int, count: int, block: Block) -> None:
+        if self._done is None:  # its ticket was not noted, for a signal handler raised
+            block.release()
+            return
         part = self._parts[at] = block.error or bytes(block.view)
         block.release()
         self._under_way -= 1
@@ -100,15 +125,18 @@ class WholeRead:
             self._finish()
 
     def _finish(self) -> None:
-        done, self._done = self._done, None
-        assert done is not None, "a cancelled read is not told of"
-        # In order, up to the part that ended it.
+        assert self._done is not None, "a cancelled read is not told of"
+        self._done(self._answer())
+        self._done = None
+        self._parts.clear()
+
+    def _answer(self) -> bytes | OSError:
+        """The parts in order, up to the one that ended it."""
         parts: list[bytes] = []
         for at in sorted(self._parts):
             part = self._parts[at]
             if isinstance(part, OSError) and at <= self._end:
-                return done(part)
+                return part
             if isinstance(part, bytes) and at <= self._end:
                 parts.append(part)
-        self._parts.clear()
-        return done(parts[0] if len(parts) == 1 else b"".join(parts))
+        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -37,20 +37,21 @@ _POINTS = {number for name, number in dis.opmap.items() if name.startswith(("CAL
 }
 
 
-class Interrupted(Exception):
-    """What the signal handler raised."""
+class Interrupted(TimeoutError):
+    """What the signal handler raised: an OSError, and none of the kernel's."""
 
 
 @contextmanager
-def interrupted_at(point: int) -> Iterator[list[int]]:
+def interrupted_at(point: int, within: str = "") -> Iterator[list[int]]:
     """Raise at the point of that number, if the code of pollers comes so far.
 
+    `within`: only those in the function of that name, and in what it calls, are counted.
     Yields a list with one item: how many points are still to come, less than 0 once it raised.
     """
     left = [point]
 
     def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        if not frame.f_code.co_filename.startswith(_OURS):
+        if not frame.f_code.co_filename.startswith(_OURS) or not _inside(frame, within):
             return None
         frame.f_trace_opcodes = True
         code = frame.f_code.co_code
@@ -74,6 +75,12 @@ def interrupted_at(point: int) -> Iterator[list[int]]:
         yield left
     finally:
         sys.settrace(others)
+
+
+def _inside(frame: FrameType | None, function: str) -> bool:
+    while function and frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
 
 
 def points(action: Callable[[int], bool], most: int = 1000) -> int:
@@ -163,13 +170,12 @@ def refuse_some(reader: BulkReader) -> None:
         nonlocal calls
         calls += 1
         if calls % 3 == 0:
-            return Context.submit(context, addresses, (count + 1) // 2)
+            return Context.try_submit(context, addresses, (count + 1) // 2)
         if calls % 4 == 0:
-            number = errno.EBADF if calls % 8 else errno.EAGAIN
-            raise OSError(number, "io_submit: injected")
-        return Context.submit(context, addresses, count)
+            return -errno.EBADF if calls % 8 else -errno.EAGAIN
+        return Context.try_submit(context, addresses, count)
 
-    context.submit = submit  # type: ignore[method-assign]
+    context.try_submit = submit  # type: ignore[method-assign]
 
 
 def disorder(reader: BulkReader) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from diskreads import MIB, loop, opened, rings
+from diskreads import MIB, completed, loop, opened, rings
 from interruptions import Interrupted, interrupted_after, interrupted_at, points
 
 from pollers.aio import disk
@@ -102,6 +103,51 @@ def test_whatever_is_interrupted_anywhere_loses_nothing(
         assert tried > 100
         counters = reader.counters
         assert counters.errors == tried + 2, "each counted once, as it was told"
+
+
+def test_a_buffer_that_others_wait_for_is_given_back_by_two_attempts(
+    file: DirectFile, content: bytes
+) -> None:
+    """The first of which was interrupted, perhaps before the eventfd was readable."""
+
+    def once(point: int) -> bool:
+        held: list[Block] = []
+        told: list[bytes] = []
+
+        def done(block: Block) -> None:
+            told.append(bytes(block.view))
+            block.release()
+
+        with DiskReader(1, SIZE) as reader:
+            reader.submit(file, 0, SIZE, held.append)
+            reader.submit(file, 4099, SIZE, done)
+            reader.flush()
+            loop(reader, lambda: bool(held))
+            with interrupted_at(point) as left, suppress(Interrupted):
+                release(held[0])
+            loop(reader, lambda: bool(told))
+            assert told == [content[4099 : 4099 + SIZE]]
+        return left[0] < 0
+
+    assert points(once) > 3
+
+
+def test_whoever_waits_for_the_end_of_a_cancelled_read_hears_of_it(file: DirectFile) -> None:
+    with DiskReader(DEPTH, SIZE) as reader:
+
+        def once(point: int) -> bool:
+            ticket = reader.submit(file, 0, SIZE, lambda block: block.release())
+            reader.flush()
+            completed(reader)
+            reader.cancel(ticket)
+            with interrupted_at(point) as left, suppress(Interrupted):
+                reader.reap()
+            if left[0] < 0:
+                assert select.select([reader.fileno()], [], [], 0)[0]
+            loop(reader, lambda: not reader.pending)
+            return left[0] < 0
+
+        assert points(once) > 20
 
 
 def test_nobody_has_to_ask_again(file: DirectFile, gone: DirectFile, content: bytes) -> None:
