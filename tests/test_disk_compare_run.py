@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,7 +129,10 @@ def running(place: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def held(pid: int) -> list[str]:
     """The data files that a process has open."""
-    names = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+    names = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            names.append(os.readlink(one))
     return [name for name in names if "pollmark-" in name]
 
 
