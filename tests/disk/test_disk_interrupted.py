@@ -60,6 +60,15 @@ class Told:
                 row = self.reader.rows[slot]
                 assert bytes(row[head : head + result]) == self.content[at : at + SIZE]
 
+    def step_interrupted_at(self, point: int, timeout: float | None = None) -> bool:
+        """A step, and whether it was interrupted; what it told."""
+        batch = None
+        with interrupted_at(point) as left, suppress(Interrupted):
+            batch = self.reader.step(timeout)
+        if batch is not None:
+            self.take(batch)
+        return left[0] < 0
+
     def all(self) -> None:
         """The rest, and that this was all."""
         assert self.reader.left == len(OFFSETS) - len(self.indices)
@@ -81,14 +90,10 @@ def test_a_step_that_is_interrupted_anywhere_loses_nothing(
         reader.begin(file, OFFSETS)
         for _ in range(steps):
             told.take(reader.step())
-        batch = None
-        with interrupted_at(point) as left, suppress(Interrupted):
-            batch = reader.step()
-        if batch is not None:
-            told.take(batch)
+        interrupted = told.step_interrupted_at(point)
         told.all()
         assert reader._flight.in_flight == 0
-        return left[0] < 0
+        return interrupted
 
     before = reader.counters.reads + reader.counters.errors
     tried = points(once)
@@ -112,13 +117,9 @@ def test_so_does_the_first_step_of_a_reader(
                 unmapped(reader)
             told = Told(reader, content)
             reader.begin(file, OFFSETS)
-            batch = None
-            with interrupted_at(point) as left, suppress(Interrupted):
-                batch = reader.step()
-            if batch is not None:
-                told.take(batch)
+            interrupted = told.step_interrupted_at(point)
             told.all()
-            return left[0] < 0
+            return interrupted
 
     assert points(once) > 20
 
@@ -139,13 +140,9 @@ def test_so_does_mending_that_is_interrupted_anywhere(
         assert select.select([hears], [], [], 30)[0]  # a step that finds nothing is shorter
         with pytest.raises(Interrupted), interrupted_at(30):
             reader.step(0)
-        batch = None
-        with interrupted_at(point) as left, suppress(Interrupted):
-            batch = reader.step(0)
-        if batch is not None:
-            told.take(batch)
+        interrupted = told.step_interrupted_at(point, timeout=0)
         told.all()
-        return left[0] < 0
+        return interrupted
 
     assert points(once) > 50
 
@@ -160,13 +157,7 @@ def test_so_does_all_that_is_interrupted_often(
         told = Told(reader, content)
         reader.begin(file, OFFSETS)
         while reader.left and chance.randrange(20):
-            batch = None
-            point = int(chance.expovariate(1 / 60))
-            with interrupted_at(point) as left, suppress(Interrupted):
-                batch = reader.step()
-            interrupted += left[0] < 0
-            if batch is not None:
-                told.take(batch)
+            interrupted += told.step_interrupted_at(int(chance.expovariate(1 / 60)))
         told.all()
     assert interrupted > 20
     assert rings() == before
