@@ -15,6 +15,8 @@ Facts about Locust's events (2.47)
     more without it, which --run-time would be short of: so it is made to look at `init`.
 *   A SIGINT raises KeyboardInterrupt in whichever greenlet runs, and Locust's statistics printer
     takes it for its own end: the test goes on.  So here it is always thrown into the main one.
+*   --processes forks workers that keep --json-file, alone of what only a master can write: each of
+    them writes its own statistics there, which are empty, and whoever is last has written it.
 """
 
 from __future__ import annotations
@@ -140,6 +142,8 @@ def _on_init(environment: Environment, runner: Any, **_: Any) -> None:
     if not options.user_classes and not options.class_picker:
         usual = unnamed(environment.user_classes, options.server)
         environment.user_classes[:] = usual or environment.user_classes
+    if isinstance(runner, WorkerRunner) and options.processes:
+        options.json_file = None
     if isinstance(runner, MasterRunner):
         runner.register_message(
             ABORT, lambda environment, msg: abort(environment, msg.data["why"], msg.data["code"])
