@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -23,11 +24,21 @@ DEADLINE = 50.0
 POLLER = ("--poller", "poll", "--swarm-poller", "poll")
 
 
+def _master() -> tuple[str, ...]:
+    """Where master and workers meet: by default, on one port for all that run at once."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    bind = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+    return (*bind, "--master-host", "127.0.0.1", "--master-port", port)
+
+
 class Locust:
     """One headless run; every process below it carries `mark` in its environment."""
 
     def __init__(self, *words: str, cwd: Path = ROOT) -> None:
         self.mark = f"POLLMARK_TEST={uuid.uuid4()}"
+        if "--processes" in words:
+            words = (*words, *_master())
         name, value = self.mark.split("=")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest"), "--headless", *words],

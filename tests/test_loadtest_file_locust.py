@@ -41,7 +41,9 @@ def test_file_users_need_nothing_started_and_compare_what_they_get(
     assert int(found["1k"]["Request Count"]) > int(found["100k"]["Request Count"]) > 0
     assert found["Aggregated"]["Failure Count"] == "0"
     assert float(found["100k"]["Average Content Size"]) == 102_400
-    assert not float(found["1k"]["50%"]).is_integer()
+    # Any one is in ten, where it takes more than 10 ms: a tenth is what Locust's histogram keeps.
+    times = [float(row[name]) for row in found.values() for name in ("50%", "66%", "80%", "95%")]
+    assert not all(value.is_integer() for value in times)
     assert list(scratch.glob("pollmark-*")) == []
 
 
